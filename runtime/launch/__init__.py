@@ -1,0 +1,1 @@
+"""The launcher: the small warm process that clones, holds and reaps containers."""

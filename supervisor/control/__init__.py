@@ -1,0 +1,1 @@
+"""The control socket: its server, its two APIs and its client."""

@@ -1,0 +1,385 @@
+"""The system calls that Python's os module lacks, as thin typed functions: the only ctypes in creche.
+
+Processes between clone and exec call these, so nothing here imports at call time, allocates much or takes a lock.
+Every function raises OSError(errno, strerror, path) and names what it was about; numbers are those of the generic
+system-call table (x86_64 and aarch64 share every number from 424 on).
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from ctypes.util import find_library
+
+# PyDLL keeps the GIL held: there is one thread wherever these run between clone and exec, and letting it go and taking
+# it again costs more than most of the calls. Calls that may wait for a device (umount) belong in a worker thread.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+_MACHINE = os.uname().machine
+if _MACHINE == "x86_64":
+    _PIVOT_ROOT, _CAPSET, _CAPGET, _SECCOMP, _KEYCTL = 155, 126, 125, 317, 250
+elif _MACHINE == "aarch64":
+    _PIVOT_ROOT, _CAPSET, _CAPGET, _SECCOMP, _KEYCTL = 41, 91, 90, 277, 219
+else:
+    raise ImportError(f"creche runs on x86_64 and aarch64, not on {_MACHINE}")
+_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
+_PIDFD_OPEN, _CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 434, 435, 436, 437, 442
+
+# clone(2), unshare(2), setns(2)
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_PARENT = 0x00008000
+CLONE_CLEAR_SIGHAND = 0x100000000
+CLONE_INTO_CGROUP = 0x200000000
+
+# mount(2), umount2(2)
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MNT_DETACH = 2
+
+# open_tree(2), move_mount(2), fsopen(2), mount_setattr(2)
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+FSOPEN_CLOEXEC = 1
+FSMOUNT_CLOEXEC = 1
+FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_SET_FD, FSCONFIG_CMD_CREATE = 0, 1, 5, 6
+MOUNT_ATTR_RDONLY = 0x01
+MOUNT_ATTR_NOSUID = 0x02
+MOUNT_ATTR_NODEV = 0x04
+MOUNT_ATTR_NOEXEC = 0x08
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR__ATIME = 0x70
+MOUNT_ATTR_IDMAP = 0x00100000
+
+# openat2(2)
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+# prctl(2)
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+CLOSE_RANGE_CLOEXEC = 4
+
+SECCOMP_SET_MODE_FILTER = 1
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012 -- the shape ctypes asks for
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    ]
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        (name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")
+    ]
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]  # noqa: RUF012
+
+
+class _SockFprog(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]  # noqa: RUF012
+
+
+def _path(path: str | bytes | None) -> bytes | None:
+    return os.fsencode(path) if isinstance(path, str) else path
+
+
+def _failed(what: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), what)
+
+
+def _syscall(what: str, number: int, *arguments: object) -> int:
+    """Call system call `number`; integers go as 64-bit words, so that no argument is cut."""
+    words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
+    result: int = _libc.syscall(ctypes.c_long(number), *words)
+    if result < 0:
+        raise _failed(what)
+    return result
+
+
+def clone3(flags: int, *, exit_signal: int = 0, cgroup: int | None = None) -> int:
+    """Clone this single-threaded process; return 0 in the child and the child's pid in the parent (clone(2)).
+
+    `cgroup` is a descriptor of a cgroup v2 directory that the child is born in. The child shares nothing but what
+    `flags` say; Python's fork hooks do not run.
+    """
+    arguments = _CloneArgs(flags=flags, exit_signal=exit_signal)
+    if cgroup is not None:
+        arguments.flags |= CLONE_INTO_CGROUP
+        arguments.cgroup = cgroup
+    return _syscall("clone3", _CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments))
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """Join the namespace behind `descriptor`, which must be of `kind` (setns(2))."""
+    if _libc.setns(descriptor, kind) < 0:
+        raise _failed(f"setns {kind:#x}")
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces that `flags` name for new ones (unshare(2))."""
+    if _libc.unshare(ctypes.c_int(flags)) < 0:
+        raise _failed(f"unshare {flags:#x}")
+
+
+def pidfd_open(pid: int) -> int:
+    """Return a close-on-exec pidfd of `pid` (pidfd_open(2))."""
+    return _syscall(f"pid {pid}", _PIDFD_OPEN, pid, 0)
+
+
+def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    """mount(2), for the few things the descriptor-based calls cannot say."""
+    if _libc.mount(_path(source), _path(target), _path(kind), ctypes.c_ulong(flags), _path(data)) < 0:
+        raise _failed(target)
+
+
+def umount2(target: str, flags: int = 0) -> None:
+    """Unmount `target` (umount2(2))."""
+    if _libc.umount2(_path(target), flags) < 0:
+        raise _failed(target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Make `new_root` this mount namespace's root (pivot_root(2))."""
+    _syscall(new_root, _PIVOT_ROOT, ctypes.c_char_p(_path(new_root)), ctypes.c_char_p(_path(put_old)))
+
+
+def open_tree(path: str, *, directory: int = AT_FDCWD, flags: int = OPEN_TREE_CLONE) -> int:
+    """Return a descriptor of the mount at `path`, or with OPEN_TREE_CLONE of a detached copy (open_tree(2)).
+
+    An empty `path` means `directory` itself.
+    """
+    if not path:
+        flags |= AT_EMPTY_PATH
+    name = ctypes.c_char_p(_path(path))
+    return _syscall(path or f"descriptor {directory}", _OPEN_TREE, directory, name, flags | OPEN_TREE_CLOEXEC)
+
+
+def move_mount(mount_descriptor: int, target_descriptor: int) -> None:
+    """Attach a detached mount on top of what `target_descriptor` names (move_mount(2)): no path is looked up."""
+    empty = ctypes.c_char_p(b"")
+    flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+    _syscall("move_mount", _MOVE_MOUNT, mount_descriptor, empty, target_descriptor, empty, flags)
+
+
+def move_mount_to(mount_descriptor: int, path: str) -> None:
+    """Attach a detached mount at `path` (move_mount(2))."""
+    empty, name = ctypes.c_char_p(b""), ctypes.c_char_p(_path(path))
+    _syscall(path, _MOVE_MOUNT, mount_descriptor, empty, AT_FDCWD, name, MOVE_MOUNT_F_EMPTY_PATH)
+
+
+def mount_setattr(
+    descriptor: int, *, set_flags: int = 0, clear: int = 0, recursive: bool = False, userns: int | None = None
+) -> None:
+    """Change the attributes of the mount behind `descriptor`; `userns` idmaps a detached one (mount_setattr(2))."""
+    attributes = _MountAttr(attr_set=set_flags, attr_clr=clear)
+    if userns is not None:
+        attributes.attr_set |= MOUNT_ATTR_IDMAP
+        attributes.userns_fd = userns
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    empty = ctypes.c_char_p(b"")
+    what = "mount_setattr idmap" if userns is not None else f"mount_setattr {set_flags:#x}"
+    size = ctypes.sizeof(attributes)
+    _syscall(what, _MOUNT_SETATTR, descriptor, empty, flags, ctypes.byref(attributes), size)
+
+
+def fsopen(kind: str) -> int:
+    """Return a context in which a filesystem of `kind` is configured (fsopen(2))."""
+    return _syscall(kind, _FSOPEN, ctypes.c_char_p(_path(kind)), FSOPEN_CLOEXEC)
+
+
+def fsconfig_string(context: int, key: str, value: str) -> None:
+    """Set a string option of a filesystem context (fsconfig(2))."""
+    name, text = ctypes.c_char_p(_path(key)), ctypes.c_char_p(_path(value))
+    _syscall(f"option {key}={value}", _FSCONFIG, context, FSCONFIG_SET_STRING, name, text, 0)
+
+
+def fsconfig_flag(context: int, key: str) -> None:
+    """Set a flag of a filesystem context (fsconfig(2))."""
+    name = ctypes.c_char_p(_path(key))
+    _syscall(f"option {key}", _FSCONFIG, context, FSCONFIG_SET_FLAG, name, None, 0)
+
+
+def fsconfig_descriptor(context: int, key: str, descriptor: int) -> None:
+    """Give a filesystem context a descriptor as an option (fsconfig(2))."""
+    name = ctypes.c_char_p(_path(key))
+    _syscall(f"option {key}", _FSCONFIG, context, FSCONFIG_SET_FD, name, None, descriptor)
+
+
+def fsconfig_create(context: int) -> None:
+    """Create the filesystem of a context (fsconfig(2)); the kernel's own words go into the error."""
+    try:
+        _syscall("fsconfig create", _FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
+    except OSError as error:
+        said = context_messages(context)
+        if said:
+            raise OSError(error.errno, f"{error.strerror} ({said})", error.filename) from None
+        raise
+
+
+def context_messages(context: int) -> str:
+    """Return what the kernel said about a filesystem context, empty when it said nothing (fsopen(2))."""
+    words: list[str] = []
+    while len(words) < 8:
+        try:
+            words.append(os.read(context, 512).decode("utf-8", "replace").strip()[2:])
+        except OSError:  # ENODATA: that was all
+            break
+    return "; ".join(words)
+
+
+def fsmount(context: int, attributes: int = 0) -> int:
+    """Return a descriptor of a detached mount of a created filesystem (fsmount(2))."""
+    return _syscall("fsmount", _FSMOUNT, context, FSMOUNT_CLOEXEC, attributes)
+
+
+def openat2(directory: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
+    """Open `path` below `directory` under the rules of `resolve`, close-on-exec (openat2(2))."""
+    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
+    name = ctypes.c_char_p(_path(path))
+    return _syscall(path, _OPENAT2, directory, name, ctypes.byref(how), ctypes.sizeof(how))
+
+
+def close_range(first: int, last: int = 0x7FFFFFFF, flags: int = 0) -> None:
+    """Close, or with CLOSE_RANGE_CLOEXEC mark, the descriptors first..last (close_range(2))."""
+    _syscall(f"descriptors {first}-{last}", _CLOSE_RANGE, first, last, flags)
+
+
+def prctl(option: int, argument: int = 0, *more: int) -> int:
+    """prctl(2) with integer arguments."""
+    words = [ctypes.c_ulong(word) for word in (argument, *more, 0, 0, 0)][:4]
+    result: int = _libc.prctl(ctypes.c_int(option), *words)
+    if result < 0:
+        raise _failed(f"prctl {option}")
+    return result
+
+
+def set_name(name: str) -> None:
+    """Name this process as ps shows it, at most 15 bytes (PR_SET_NAME in prctl(2))."""
+    if _libc.prctl(PR_SET_NAME, ctypes.c_char_p(os.fsencode(name)[:15]), 0, 0, 0) < 0:
+        raise _failed(name)
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Set this thread's capabilities, each a 64-bit mask (capset(2))."""
+    header = struct.pack("=Ii", 0x20080522, 0)
+    halves: list[int] = []
+    for shift in (0, 32):
+        halves += [(mask >> shift) & 0xFFFFFFFF for mask in (effective, permitted, inheritable)]
+    _syscall("capset", _CAPSET, ctypes.c_char_p(header), ctypes.c_char_p(struct.pack("=6I", *halves)))
+
+
+def sethostname(name: str) -> None:
+    """Set the UTS namespace's host name (sethostname(2))."""
+    raw = os.fsencode(name)
+    if _libc.sethostname(ctypes.c_char_p(raw), ctypes.c_size_t(len(raw))) < 0:
+        raise _failed(name)
+
+
+def setgroups(groups: tuple[int, ...]) -> None:
+    """Set the supplementary group ids (setgroups(2))."""
+    os.setgroups(groups)
+
+
+def seccomp_filter(program: bytes) -> None:
+    """Load a classic BPF program, eight bytes an instruction, as this thread's filter (seccomp(2))."""
+    code = ctypes.create_string_buffer(program, len(program))
+    head = _SockFprog(len=len(program) // 8, filter=ctypes.addressof(code))
+    _syscall("seccomp filter", _SECCOMP, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(head))
+
+
+def join_session_keyring() -> None:
+    """Give this process a session keyring of its own (KEYCTL_JOIN_SESSION_KEYRING in keyctl(2))."""
+    _syscall("keyctl", _KEYCTL, 1, None)
+
+
+# PIDFD_GET_INFO (linux/pidfd.h, 6.13; the exit status since 6.15): 64 bytes, "QQ11Ii", the wait status last.
+_PIDFD_GET_INFO = 0xC040FF0B
+_PIDFD_INFO_EXIT = 8
+_pidfd_info = struct.Struct("=QQ11Ii")
+
+
+def pidfd_exit_status(pidfd: int) -> int | None:
+    """Return the wait status of a process that was reaped by somebody else, or None where the kernel cannot tell."""
+    answer = bytearray(_pidfd_info.size)
+    struct.pack_into("=Q", answer, 0, _PIDFD_INFO_EXIT)
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, answer)
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.ESRCH):
+            return None
+        raise
+    fields = _pidfd_info.unpack(answer)
+    return fields[-1] if fields[0] & _PIDFD_INFO_EXIT else None
+
+
+# inotify(7)
+IN_MODIFY = 0x2
+IN_CREATE = 0x100
+IN_DELETE = 0x200
+
+
+def inotify_init() -> int:
+    """Return a non-blocking, close-on-exec inotify descriptor (inotify_init1(2))."""
+    descriptor: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if descriptor < 0:
+        raise _failed("inotify_init1")
+    return descriptor
+
+
+def inotify_add_watch(descriptor: int, path: str, mask: int) -> int:
+    """Watch `path` for the events of `mask`; return the watch's number (inotify_add_watch(2))."""
+    watch: int = _libc.inotify_add_watch(descriptor, ctypes.c_char_p(_path(path)), ctypes.c_uint32(mask))
+    if watch < 0:
+        raise _failed(path)
+    return watch
+
+
+def library(name: str) -> str | None:
+    """Return the file name of a shared library such as "seccomp", or None where there is none."""
+    return find_library(name)

@@ -18,12 +18,13 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 _MACHINE = os.uname().machine
-if _MACHINE == "x86_64":
-    _PIVOT_ROOT, _CAPSET, _CAPGET, _SECCOMP, _KEYCTL = 155, 126, 125, 317, 250
-elif _MACHINE == "aarch64":
-    _PIVOT_ROOT, _CAPSET, _CAPGET, _SECCOMP, _KEYCTL = 41, 91, 90, 277, 219
-else:
+_OLD_NUMBERS = {  # pivot_root, capset, seccomp, keyctl
+    "x86_64": (155, 126, 317, 250),
+    "aarch64": (41, 91, 277, 219),
+}
+if _MACHINE not in _OLD_NUMBERS:
     raise ImportError(f"creche runs on x86_64 and aarch64, not on {_MACHINE}")
+_PIVOT_ROOT, _CAPSET, _SECCOMP, _KEYCTL = _OLD_NUMBERS[_MACHINE]
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
 _PIDFD_OPEN, _CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 434, 435, 436, 437, 442
 
@@ -92,7 +93,7 @@ SECCOMP_SET_MODE_FILTER = 1
 
 
 class _CloneArgs(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012 -- the shape ctypes asks for
+    _fields_ = [
         (name, ctypes.c_uint64)
         for name in (
             "flags",
@@ -111,17 +112,15 @@ class _CloneArgs(ctypes.Structure):
 
 
 class _MountAttr(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
-        (name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")
-    ]
+    _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
 
 
 class _OpenHow(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
 
 
 class _SockFprog(ctypes.Structure):
-    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]  # noqa: RUF012
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
 def _path(path: str | bytes | None) -> bytes | None:

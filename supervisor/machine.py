@@ -1,0 +1,152 @@
+"""The seam between the tree and the kernel: a narrow protocol, and the data that crosses it.
+
+The tree decides, the machine does. Its real form is `supervisor.kernel.KernelMachine`; tests bring a scripted
+one, so that the whole tree runs on a virtual clock. A container's name is its key everywhere. The order of
+calls for one container:
+
+    settle   once per life, again by whoever adopts it; idempotent
+    create   run n: pid 1 exists and waits before exec
+    start    it execs
+    wait     level-triggered, may be cancelled and asked again; then create of run n + 1 may come at once
+    discard  at the very end, when nothing of it runs
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+import trio
+
+if TYPE_CHECKING:
+    from supervisor.app_file.spec import Container
+
+
+@attrs.frozen
+class Exit:
+    """One run's end, as Docker shows it. `code` and `signal` both None: it is dead, but its status was lost."""
+
+    code: int | None
+    """0..255; 128 + n for signal n."""
+    signal: int | None
+    """The signal that ended it (an init's 128 + n counts), else None."""
+    oom: bool = False
+    """Something of this run was killed by the OOM killer."""
+    last_lines: tuple[str, ...] = ()
+    """The end of its output, for the story of its death."""
+
+
+@attrs.frozen
+class Birth:
+    """A created run: its pid 1 on the host, its cgroup leaf, and `mapped` or `host` for its user namespace."""
+
+    pid: int
+    cgroup: str
+    userns: str
+
+
+@attrs.frozen
+class Home:
+    """What a container has for life."""
+
+    address: str | None
+
+
+@attrs.frozen
+class Survivor:
+    """A run that outlived a supervisor and still lives. `started` is False for one that waits before exec."""
+
+    run: int
+    pid: int
+    cgroup: str
+    userns: str
+    started: bool
+
+
+class StartError(Exception):
+    """A container could not be made or started. `str()` is one clear sentence without the advice.
+
+    `exit_code` is what the container's own exit status shows: 127 not found, 126 not executable, 125 anything else.
+    """
+
+    def __init__(
+        self,
+        container: str,
+        operation: str,
+        message: str,
+        *,
+        errno: int | None = None,
+        path: str | None = None,
+        advice: str | None = None,
+        exit_code: int = 125,
+    ) -> None:
+        super().__init__(message)
+        self.container = container
+        self.operation = operation
+        self.message = message
+        self.errno = errno
+        self.path = path
+        self.advice = advice
+        self.exit_code = exit_code
+
+
+class Machine(Protocol):
+    """Everything the tree asks of the kernel. Any call may be cancelled; `kill` cleans up after a cancelled create."""
+
+    def boottime(self) -> float:
+        """Seconds of CLOCK_BOOTTIME: the clock of deadlines that are kept on disk."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since the epoch, for people."""
+        ...
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Find the app's living launcher or start one; report started; run until cancelled."""
+        ...
+
+    async def establish(self, containers: Sequence["Container"]) -> None:
+        """Make what the whole app needs before any container; asked again, with all of them, when one is added.
+
+        Idempotent. Raises StartError.
+        """
+        ...
+
+    async def survivors(self) -> Mapping[str, Survivor]:
+        """Return the runs that live, by container; `wait` tells the end of those that died meanwhile."""
+        ...
+
+    async def settle(self, container: "Container") -> Home:
+        """Make, or find again, what the container has for life. Raises StartError."""
+        ...
+
+    async def create(self, name: str, run: int) -> Birth:
+        """Make run `run`: its pid 1 waits before exec. Raises StartError, and then nothing of that run is left."""
+        ...
+
+    async def start(self, name: str, run: int) -> None:
+        """Let it exec. Raises StartError, also when the created run died meanwhile; then that run needs no kill."""
+        ...
+
+    async def signal(self, name: str, signum: int) -> None:
+        """Signal pid 1 of the current run; nothing happens when it is dead."""
+        ...
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL everything in the current run's cgroup, started or not; nothing happens when there is nothing."""
+        ...
+
+    async def wait(self, name: str, run: int) -> Exit:
+        """Return how run `run` ended: at once when it is dead already, `Exit(None, None)` for one that nobody knows."""
+        ...
+
+    async def discard(self, name: str) -> None:
+        """Remove for good: writable layer, log, address, namespaces, cgroup. Nothing happens for an unknown name."""
+        ...
+
+    async def publish(self, name: str, ready: bool) -> None:
+        """Let ports and names follow the container's readiness."""
+        ...
+
+    async def dismantle(self) -> None:
+        """Remove what the whole app had, when every container is discarded."""
+        ...

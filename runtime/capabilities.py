@@ -1,0 +1,70 @@
+"""Linux capabilities: names, numbers, the default set and changes to it. Pure but for `last`."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+_ALL = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
+    "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
+    "SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE "
+    "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ "
+    "PERFMON BPF CHECKPOINT_RESTORE"
+)
+_ELEVEN = "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT"
+
+NAMES: tuple[str, ...] = tuple("CAP_" + each for each in _ALL.split())
+"""All capabilities; a name's index is its number (linux/capability.h, capabilities(7))."""
+
+DEFAULT: frozenset[str] = frozenset("CAP_" + each for each in _ELEVEN.split())
+"""The eleven that Podman gives a container; Docker's three more (MKNOD, NET_RAW, AUDIT_WRITE) must be asked for."""
+
+_NUMBERS = {name: number for number, name in enumerate(NAMES)}
+
+
+def name(text: str) -> str:
+    """Return the full name of a capability written in any case, with or without `CAP_`.
+
+    Raises ValueError with the nearest real name.
+    """
+    upper = text.upper()
+    full = upper if upper.startswith("CAP_") else "CAP_" + upper
+    if full not in _NUMBERS:
+        near = difflib.get_close_matches(full, NAMES, n=1)
+        advice = f"; did you mean {near[0].removeprefix('CAP_')!r}?" if near else "; see capabilities(7)"
+        raise ValueError(f"unknown capability {text!r}{advice}")
+    return full
+
+
+def adjusted(add: Iterable[str] = (), drop: Iterable[str] = ()) -> frozenset[str]:
+    """Return the default set with `drop` taken away and `add` put in, as full names.
+
+    `ALL` means every capability. What is named in both is kept, so that `drop = ["ALL"]` with a short `add` says
+    exactly what a container has. Raises ValueError for an unknown name.
+    """
+    return (DEFAULT - _named(drop)) | _named(add)
+
+
+def mask(names: Iterable[str]) -> int:
+    """Return the 64-bit mask of `names` as /proc/PID/status and capset(2) have it."""
+    result = 0
+    for each in names:
+        result |= 1 << _NUMBERS[name(each)]
+    return result
+
+
+def names(bits: int) -> frozenset[str]:
+    """Return the names in a mask; bits of capabilities newer than this list are left out."""
+    return frozenset(each for each, number in _NUMBERS.items() if bits >> number & 1)
+
+
+def last(text: str | None = None) -> int:
+    """Return the highest capability number this kernel knows, from the text of /proc/sys/kernel/cap_last_cap."""
+    return int(text if text is not None else Path("/proc/sys/kernel/cap_last_cap").read_text())
+
+
+def _named(texts: Iterable[str]) -> frozenset[str]:
+    found: set[str] = set()
+    for text in texts:
+        found.update(NAMES if text.upper() == "ALL" else (name(text),))
+    return frozenset(found)

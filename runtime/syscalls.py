@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import struct
-from ctypes.util import find_library
 
 # PyDLL keeps the GIL held: there is one thread wherever these run between clone and exec, and letting it go and taking
 # it again costs more than most of the calls. Calls that may wait for a device (umount) belong in a worker thread.
@@ -379,6 +378,98 @@ def inotify_add_watch(descriptor: int, path: str, mask: int) -> int:
     return watch
 
 
-def library(name: str) -> str | None:
-    """Return the file name of a shared library such as "seccomp", or None where there is none."""
-    return find_library(name)
+# libseccomp (seccomp.h); its functions return -errno.
+SCMP_FLTATR_ACT_BADARCH = 2
+SCMP_FLTATR_CTL_OPTIMIZE = 8
+_NR_SCMP_ERROR = -1
+
+
+class _ScmpArgCmp(ctypes.Structure):
+    _fields_ = [
+        ("arg", ctypes.c_uint),
+        ("op", ctypes.c_int),
+        ("datum_a", ctypes.c_uint64),
+        ("datum_b", ctypes.c_uint64),
+    ]
+
+
+class _ScmpVersion(ctypes.Structure):
+    _fields_ = [("major", ctypes.c_uint), ("minor", ctypes.c_uint), ("micro", ctypes.c_uint)]
+
+
+def libseccomp() -> ctypes.CDLL:
+    """Load libseccomp with its prototypes; raises OSError(ENOENT) where it is not installed."""
+    try:
+        library = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "libseccomp.so.2") from None
+    library.seccomp_version.restype = ctypes.POINTER(_ScmpVersion)
+    library.seccomp_init.argtypes = [ctypes.c_uint32]
+    library.seccomp_init.restype = ctypes.c_void_p
+    library.seccomp_release.argtypes = [ctypes.c_void_p]
+    library.seccomp_release.restype = None
+    library.seccomp_attr_set.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]
+    library.seccomp_arch_add.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+    library.seccomp_syscall_resolve_name.argtypes = [ctypes.c_char_p]
+    rule = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.POINTER(_ScmpArgCmp)]
+    library.seccomp_rule_add_array.argtypes = rule
+    library.seccomp_export_bpf.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    return library
+
+
+class SeccompFilter:
+    """A filter under construction in libseccomp (seccomp_init(3)); `with` releases it."""
+
+    def __init__(self, default_action: int) -> None:
+        self._library = libseccomp()
+        self._context: int | None = self._library.seccomp_init(default_action)
+        if not self._context:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), f"seccomp_init {default_action:#x}")
+
+    def __enter__(self) -> "SeccompFilter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._library.seccomp_release(self._context)
+        self._context = None
+
+    def _done(self, what: str, result: int) -> None:
+        if result < 0:
+            raise OSError(-result, os.strerror(-result), what)
+
+    def attribute(self, attribute: int, value: int) -> None:
+        """Set an SCMP_FLTATR_* attribute (seccomp_attr_set(3))."""
+        self._done(f"attribute {attribute}", self._library.seccomp_attr_set(self._context, attribute, value))
+
+    def architecture(self, token: int) -> None:
+        """Cover the architecture of an AUDIT_ARCH_* token too (seccomp_arch_add(3))."""
+        result: int = self._library.seccomp_arch_add(self._context, token)
+        if result != -errno.EEXIST:
+            self._done(f"architecture {token:#x}", result)
+
+    def number(self, name: str) -> int | None:
+        """Return libseccomp's number of a system call, or None when it knows none (seccomp_syscall_resolve_name(3))."""
+        number: int = self._library.seccomp_syscall_resolve_name(ctypes.c_char_p(_path(name)))
+        return None if number == _NR_SCMP_ERROR else number
+
+    def rule(self, action: int, number: int, comparisons: list[tuple[int, int, int, int]]) -> None:
+        """Add a rule; each comparison is (argument, operator, first value, second value) (seccomp_rule_add(3))."""
+        array = (_ScmpArgCmp * len(comparisons))(*(_ScmpArgCmp(*comparison) for comparison in comparisons))
+        add = self._library.seccomp_rule_add_array
+        self._done(f"system call {number}", add(self._context, action, number, len(comparisons), array))
+
+    def export(self) -> bytes:
+        """Return the filter as a classic BPF program (seccomp_export_bpf(3))."""
+        # Releases before 2.6 export to a descriptor only.
+        descriptor = os.memfd_create("seccomp", os.MFD_CLOEXEC)
+        try:
+            self._done("export", self._library.seccomp_export_bpf(self._context, descriptor))
+            return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+        finally:
+            os.close(descriptor)
+
+
+def libseccomp_version() -> str:
+    """Return libseccomp's version, such as 2.5.4; raises OSError(ENOENT) where it is not installed."""
+    version = libseccomp().seccomp_version().contents
+    return f"{version.major}.{version.minor}.{version.micro}"

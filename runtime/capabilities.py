@@ -39,10 +39,16 @@ def name(text: str) -> str:
 def adjusted(add: Iterable[str] = (), drop: Iterable[str] = ()) -> frozenset[str]:
     """Return the default set with `drop` taken away and `add` put in, as full names.
 
-    `ALL` means every capability. What is named in both is kept, so that `drop = ["ALL"]` with a short `add` says
-    exactly what a container has. Raises ValueError for an unknown name.
+    `ALL` means every capability and gives way to a name on the other side: `drop = ["ALL"]` with a short `add` says
+    exactly what a container has. Raises ValueError for an unknown name and for one on both sides.
     """
-    return (DEFAULT - _named(drop)) | _named(add)
+    adds, drops = {text.upper() for text in add}, {text.upper() for text in drop}
+    added, dropped = ({name(text) for text in side if text != "ALL"} for side in (adds, drops))
+    both = sorted(added & dropped) or ["ALL"] * ("ALL" in adds and "ALL" in drops)
+    if both:
+        raise ValueError(f"capability {both[0].removeprefix('CAP_')!r} is both added and dropped; name it once")
+    start = frozenset(NAMES) if "ALL" in adds else frozenset[str]() if "ALL" in drops else DEFAULT
+    return (start - dropped) | added
 
 
 def mask(names: Iterable[str]) -> int:
@@ -61,10 +67,3 @@ def names(bits: int) -> frozenset[str]:
 def last(text: str | None = None) -> int:
     """Return the highest capability number this kernel knows, from the text of /proc/sys/kernel/cap_last_cap."""
     return int(text if text is not None else Path("/proc/sys/kernel/cap_last_cap").read_text())
-
-
-def _named(texts: Iterable[str]) -> frozenset[str]:
-    found: set[str] = set()
-    for text in texts:
-        found.update(NAMES if text.upper() == "ALL" else (name(text),))
-    return frozenset(found)

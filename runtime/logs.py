@@ -386,7 +386,7 @@ class Reader:
         return list(self.lines())
 
     def finish(self) -> Iterator[Line]:
-        """The last look: as `lines`, with the unfinished last line of each stream, `complete` false."""
+        """The last look: as `lines`, then the unfinished last line of each stream, `complete` false."""
         yield from self._look
         yield from self._merged(final=True)
 

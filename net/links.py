@@ -91,7 +91,9 @@ def connect(joins: Sequence[Join]) -> None:
                     _settle(channel, join)
             except OSError as error:
                 _delete_all(host, [join.interface for join in joins])
-                raise error if isinstance(error, LinkError) else _failed("connect the containers", error) from error
+                if isinstance(error, LinkError):
+                    raise
+                raise _failed("connect the containers", error) from error
     finally:
         for channel in inner:
             channel.close()

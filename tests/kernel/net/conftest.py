@@ -7,7 +7,7 @@ while a test runs, never written to, and checked to be as it was before.
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -70,7 +70,7 @@ class World:
         return addresses.table("shop", self.seed)
 
     @contextmanager
-    def inside(self, space: str) -> Iterator[None]:
+    def inside(self, space: str) -> Generator[None]:
         syscalls.setns(self.spaces[space], syscalls.CLONE_NEWNET)
         try:
             yield

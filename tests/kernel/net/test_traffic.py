@@ -138,15 +138,28 @@ def test_no_connection_from_outside_reaches_a_container(world: World) -> None:
             reach(world.members["web"], 80, timeout=0.3)
 
 
-def test_another_apps_container_does_not_reach_ours(world: World) -> None:
-    world.app("web")
+def another_app(world: World) -> None:
+    """A container `stranger` of an app with a seed, a group and a table of its own."""
     other = World(world.host, seed="f" * 64, spaces=world.spaces)
     other.members.update(world.members)  # so that addresses differ
     join = other.join("stranger")
     other.members.pop("web")
     firewall.commit(rules.table(other.wiring()))
-
     links.connect([join])
+
+
+def test_another_apps_container_reaches_a_port_published_on_the_hosts_address(world: World) -> None:
+    world.wire()
+    world.app("web")
+    firewall.commit(rules.table(world.wiring(published(world, EVERYWHERE))))
+    another_app(world)
+    with serve(world, "web") as server, world.inside("stranger"):
+        exchanged(reach(HOST, 8080), server)
+
+
+def test_another_apps_container_does_not_reach_ours(world: World) -> None:
+    world.app("web")
+    another_app(world)
     with serve(world, "web"), world.inside("stranger"), pytest.raises(TimeoutError):
         reach(world.members["web"], 80, timeout=0.3)
 

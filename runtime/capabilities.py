@@ -42,13 +42,11 @@ def adjusted(add: Iterable[str] = (), drop: Iterable[str] = ()) -> frozenset[str
     `ALL` means every capability and gives way to a name on the other side: `drop = ["ALL"]` with a short `add` says
     exactly what a container has. Raises ValueError for an unknown name and for one on both sides.
     """
-    adds, drops = {text.upper() for text in add}, {text.upper() for text in drop}
-    added, dropped = ({name(text) for text in side if text != "ALL"} for side in (adds, drops))
-    both = sorted(added & dropped) or ["ALL"] * ("ALL" in adds and "ALL" in drops)
-    if both:
+    added, dropped = ({"ALL" if text.upper() == "ALL" else name(text) for text in side} for side in (add, drop))
+    if both := sorted(added & dropped):
         raise ValueError(f"capability {both[0].removeprefix('CAP_')!r} is both added and dropped; name it once")
-    start = frozenset(NAMES) if "ALL" in adds else frozenset[str]() if "ALL" in drops else DEFAULT
-    return (start - dropped) | added
+    start = frozenset(NAMES) if "ALL" in added else frozenset[str]() if "ALL" in dropped else DEFAULT
+    return ((start - dropped) | added) - {"ALL"}
 
 
 def mask(names: Iterable[str]) -> int:

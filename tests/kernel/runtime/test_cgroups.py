@@ -1,0 +1,327 @@
+"""Limits bite, leaves are fresh, killing kills and nothing stays: on this kernel's own layout. Needs root."""
+
+import contextlib
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.cgroups.group import Group, Leaf, remove_tree
+from runtime.cgroups.hierarchy import CgroupError, Layout, find
+from runtime.syscalls import clone3, pidfd_open
+
+APP = f"creche/test-{os.getpid()}"
+_names = itertools.count()
+MIB = 1 << 20
+
+
+def ours(layout: Layout) -> list[str]:
+    places = layout.v1 if layout.v2 is None else (*layout.v1, layout.v2)
+    return [place.mount for place in places if Path(place.mount, APP).exists()]
+
+
+@pytest.fixture
+def layout() -> Iterator[Layout]:
+    """The machine's layout; fails a test that leaves a cgroup behind."""
+    found = find()
+    yield found
+    left = ours(found)
+    remove_tree(found, APP)
+    assert not left, "the test left cgroups behind"
+
+
+@pytest.fixture
+def group(layout: Layout) -> Iterator[Callable[[Mapping[str, Any]], Group]]:
+    """Make a group with limits; it and its app are removed afterwards."""
+
+    def make(oci: Mapping[str, Any]) -> Group:
+        made = Group.at(layout, f"{APP}/web{next(_names)}", oci)
+        made.create(oci)
+        return made
+
+    yield make
+    remove_tree(layout, APP)
+
+
+def born(leaf: Leaf, work: Callable[[], int]) -> int:
+    """Start `work` in a process of its own that was born in `leaf` and entered its v1 cgroups itself."""
+    entry = leaf.open()
+    try:
+        pid = clone3(0, exit_signal=signal.SIGCHLD, cgroup=entry.unified)
+        if pid == 0:
+            code = 99
+            with contextlib.suppress(BaseException):
+                entry.enter()
+                code = work()
+            os._exit(code)
+    finally:
+        entry.close()
+    return pid
+
+
+def ended(pid: int) -> int:
+    """Reap `pid` and return its exit code, negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def sleeper() -> int:
+    signal.pause()
+    return 0
+
+
+def family() -> int:
+    for _ in range(3):
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.pause()
+    signal.pause()
+    return 0
+
+
+def removed(leaf: Leaf, seconds: float = 5) -> bool:
+    deadline = time.monotonic() + seconds
+    while not leaf.remove():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def hog() -> int:
+    with contextlib.suppress(MemoryError):
+        len(bytearray(b"x") * (200 * MIB))
+    return 0
+
+
+def too_many() -> int:
+    """Return how many children could be made beside this process."""
+    for made in range(100):
+        try:
+            if os.fork() == 0:
+                signal.pause()
+        except BlockingIOError:
+            return made
+    return 100
+
+
+def test_a_process_is_in_its_leaf_everywhere(group: Callable[[Mapping[str, Any]], Group]) -> None:
+    web = group({"cpu": {"quota": 50_000}, "pids": {"limit": 10}})
+    leaf = web.leaf(1)
+    pid = born(leaf, sleeper)
+    deadline = time.monotonic() + 5
+    while (text := Path(f"/proc/{pid}/cgroup").read_text()).count(leaf.path) < len(leaf.places):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.001)
+    assert leaf.members() == web.members() == [pid]
+    leaf.kill()
+    ended(pid)
+    assert removed(leaf)
+
+
+def test_the_21st_process_is_refused(group: Callable[[Mapping[str, Any]], Group]) -> None:
+    leaf = group({"pids": {"limit": 20}}).leaf(1)
+    made = ended(born(leaf, too_many))
+    leaf.kill()
+    assert removed(leaf)
+    assert made == 19
+
+
+def test_memory_over_the_limit_is_killed_and_counted(group: Callable[[Mapping[str, Any]], Group]) -> None:
+    leaf = group({"memory": {"limit": 64 * MIB, "swap": 64 * MIB}}).leaf(1)
+    assert ended(born(leaf, hog)) == -signal.SIGKILL
+    assert leaf.oom_kills() == 1
+    assert removed(leaf)
+
+
+def test_oom_kills_are_one_runs(group: Callable[[Mapping[str, Any]], Group]) -> None:
+    web = group({"memory": {"limit": 64 * MIB, "swap": 64 * MIB}})
+    first = web.leaf(1)
+    ended(born(first, hog))
+    second = web.leaf(2)
+    assert (first.oom_kills(), second.oom_kills()) == (1, 0)
+    assert removed(first)
+    assert removed(second)
+
+
+def test_cpu_quota_is_set_on_the_container(group: Callable[[Mapping[str, Any]], Group]) -> None:
+    web = group({"cpu": {"quota": 20_000, "period": 100_000}})
+    place = next(each for each in web.places if "cpu" in each.controllers)
+    file = "cpu.max" if place.version == 2 else "cpu.cfs_quota_us"
+    assert Path(place.mount, web.path, file).read_text().split()[0] == "20000"
+
+
+def test_cpu_quota_bites(group: Callable[[Mapping[str, Any]], Group]) -> None:
+    def burn() -> int:
+        end = time.monotonic() + 0.6
+        while time.monotonic() < end:
+            pass
+        return int(100 * time.process_time() / 0.6)
+
+    leaf = group({"cpu": {"quota": 20_000, "period": 100_000}}).leaf(1)
+    percent = ended(born(leaf, burn))
+    assert removed(leaf)
+    assert percent < 45
+
+
+def test_cpuset_holds(group: Callable[[Mapping[str, Any]], Group]) -> None:
+    leaf = group({"cpu": {"cpus": "0"}}).leaf(1)
+    assert ended(born(leaf, lambda: len(os.sched_getaffinity(0)))) == 1
+    assert removed(leaf)
+
+
+def test_devices_are_denied_but_for_the_default_ones(
+    group: Callable[[Mapping[str, Any]], Group], layout: Layout, tmp_path: Path
+) -> None:
+    if layout.of("devices") is None:
+        pytest.skip("no v1 devices controller here")
+    (tmp_path / "kmsg").touch()
+    os.mknod(tmp_path / "kmsg_node", 0o600 | 0o020000, os.makedev(1, 11))
+
+    def look() -> int:
+        os.close(os.open("/dev/null", os.O_RDWR))
+        try:
+            os.open(tmp_path / "kmsg_node", os.O_RDONLY)
+        except PermissionError:
+            return 7
+        return 0
+
+    leaf = group({}).leaf(1)
+    code = ended(born(leaf, look))
+    assert removed(leaf)
+    assert code == 7
+
+
+def test_kill_takes_all_that_is_left(group: Callable[[Mapping[str, Any]], Group]) -> None:
+    leaf = group({}).leaf(1)
+    pid = born(leaf, family)
+    while len(leaf.members()) < 4:
+        time.sleep(0.001)
+    leaf.kill()
+    assert ended(pid) == -signal.SIGKILL
+    assert removed(leaf)
+
+
+def test_the_next_leaf_takes_processes_after_a_kill(group: Callable[[Mapping[str, Any]], Group]) -> None:
+    """A killed cgroup is poisoned for CLONE_INTO_CGROUP; its sibling is not."""
+    web = group({})
+    first = web.leaf(1)
+    first.kill()
+    assert removed(first)
+    second = web.leaf(2)
+    assert ended(born(second, lambda: 5)) == 5
+    assert removed(second)
+
+
+def test_populated_follows_the_processes(group: Callable[[Mapping[str, Any]], Group]) -> None:
+    leaf = group({}).leaf(1)
+    before = leaf.populated()
+    pid = born(leaf, sleeper)
+    during = leaf.populated()
+    os.kill(pid, signal.SIGKILL)
+    ended(pid)
+    after = leaf.populated()
+    assert removed(leaf)
+    assert (before, during, after) == (False, True, False)
+
+
+def test_a_busy_leaf_stays(group: Callable[[Mapping[str, Any]], Group]) -> None:
+    leaf = group({}).leaf(1)
+    pid = born(leaf, sleeper)
+    while not leaf.populated():
+        time.sleep(0.001)
+    refused = leaf.remove()
+    os.kill(pid, signal.SIGKILL)
+    ended(pid)
+    assert (refused, removed(leaf)) == (False, True)
+
+
+def test_a_group_is_made_again_over_itself(group: Callable[[Mapping[str, Any]], Group]) -> None:
+    web = group({"memory": {"limit": 64 * MIB, "swap": 64 * MIB}, "pids": {"limit": 10}})
+    leaf = web.leaf(1)
+    pid = born(leaf, sleeper)
+    assert web.create({"memory": {"limit": 96 * MIB, "swap": 96 * MIB}, "pids": {"limit": 5}}) == []
+    assert web.create({"memory": {"limit": 32 * MIB, "swap": 32 * MIB}, "pids": {"limit": 5}}) == []
+    leaf.kill()
+    ended(pid)
+    assert removed(leaf)
+
+
+def test_a_leaf_of_a_dead_creche_is_replaced(group: Callable[[Mapping[str, Any]], Group]) -> None:
+    web = group({})
+    web.leaf(7).kill()
+    again = web.leaf(7)
+    assert ended(born(again, lambda: 3)) == 3
+    assert removed(again)
+
+
+def test_remove_leaves_nothing(layout: Layout) -> None:
+    web = Group.at(layout, f"{APP}/alone", {})
+    web.create({})
+    assert web.remove()
+    assert not [place for place in web.places if Path(place.mount, web.path).exists()]
+    remove_tree(layout, APP)
+
+
+def test_remove_tree_ends_a_whole_app(layout: Layout) -> None:
+    pids: list[int] = []
+    for name in ("a", "b"):
+        web = Group.at(layout, f"{APP}/{name}", {"pids": {"limit": 50}})
+        web.create({"pids": {"limit": 50}})
+        pids.append(born(web.leaf(1), family))
+    # As for a dead creche's processes, somebody else reaps them.
+    reaper = [pidfd_open(pid) for pid in pids]
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        remove_tree(layout, APP)
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for descriptor in reaper:
+            os.close(descriptor)
+    assert ours(layout) == []
+
+
+def test_remove_tree_without_cgroup_kill(layout: Layout) -> None:
+    """As on a machine with v1 alone: frozen, killed one by one, thawed."""
+    v1 = replace(layout, v2=None)
+    if v1.of("freezer") is None:
+        pytest.skip("no v1 freezer here")
+    web = Group.at(v1, f"{APP}/old", {})
+    web.create({})
+    leaf = web.leaf(1)
+    pid = born(leaf, family)
+    while len(leaf.members()) < 4:
+        time.sleep(0.001)
+    assert leaf.populated()
+    leaf.kill()
+    code = ended(pid)
+    assert removed(leaf)
+    remove_tree(v1, APP)
+    assert code == -signal.SIGKILL
+
+
+def test_removing_what_is_not_there_is_no_error(layout: Layout) -> None:
+    remove_tree(layout, f"{APP}/never")
+
+
+def test_other_apps_stay(layout: Layout) -> None:
+    for name in ("a", "b"):
+        Group.at(layout, f"{APP}/{name}", {}).create({})
+    remove_tree(layout, f"{APP}/a")
+    assert sorted({path.name for mount in ours(layout) for path in Path(mount, APP).iterdir() if path.is_dir()}) == [
+        "b"
+    ]
+    remove_tree(layout, APP)
+
+
+def test_a_value_the_kernel_refuses_names_file_and_value(layout: Layout) -> None:
+    oci = {"cpu": {"quota": 1, "period": 100_000}}
+    web = Group.at(layout, f"{APP}/bad", oci)
+    with pytest.raises(CgroupError, match=r"cannot write '1.*: Invalid argument: .*/cpu\."):
+        web.create(oci)
+    remove_tree(layout, APP)

@@ -17,6 +17,8 @@ T = TypeVar("T")
 C = TypeVar("C")
 
 Schema = dict[str, Any]
+LARGEST = (1 << 31) - 1
+INTERPOLATED: Schema = {"type": "string", "pattern": r"\$\{"}
 
 
 class Form(Generic[T]):
@@ -69,7 +71,7 @@ class Text(Form[str]):
 
     def schema(self) -> Schema:
         schema: Schema = {"type": ["string", "integer"] if self.numbers else "string"}
-        return schema | ({"pattern": f"^(?:{self.pattern})$"} if self.pattern else {})
+        return schema | ({"pattern": rf"^(?:{self.pattern})$|\$\{{"} if self.pattern else {})
 
 
 @attrs.frozen
@@ -92,20 +94,16 @@ class Whole(Form[int]):
     """A whole number between two bounds, both included."""
 
     least: int
-    most: int | None = None
+    most: int = LARGEST
 
     def parse(self, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not self._holds(value):
-            bounds = f"of at least {self.least}" if self.most is None else f"from {self.least} to {self.most}"
+        if isinstance(value, bool) or not isinstance(value, int) or not self.least <= value <= self.most:
+            bounds = f"of at least {self.least}" if self.most == LARGEST else f"from {self.least} to {self.most}"
             raise wrong(f"must be a whole number {bounds}", value)
         return value
 
-    def _holds(self, value: int) -> bool:
-        return self.least <= value and (self.most is None or value <= self.most)
-
     def schema(self) -> Schema:
-        schema: Schema = {"type": "integer", "minimum": self.least}
-        return schema | ({} if self.most is None else {"maximum": self.most})
+        return {"type": "integer", "minimum": self.least, "maximum": self.most}
 
 
 @attrs.frozen
@@ -147,7 +145,7 @@ class Choice(Form[str]):
         return value
 
     def schema(self) -> Schema:
-        return {"enum": list(self.words)}
+        return {"anyOf": [{"enum": list(self.words)}, INTERPOLATED]}
 
 
 @attrs.frozen
@@ -175,7 +173,7 @@ class Duration(Form[float]):
         return print_duration(value)
 
     def schema(self) -> Schema:
-        return {"type": "string", "pattern": r"^(?:[0-9]+(?:\.[0-9]+)?(?:ms|us|ns|[dhms]))+$"}
+        return {"type": "string", "pattern": r"^(?:[0-9]+(?:\.[0-9]+)?(?:ms|us|ns|[dhms]))+$|\$\{"}
 
 
 @attrs.frozen
@@ -198,7 +196,7 @@ class Size(Form[int]):
         return print_size(value)
 
     def schema(self) -> Schema:
-        pattern = r"^[0-9]+(?:\.[0-9]+)?(?:[kKmMgGtT](?:[iI]?[bB])?|[bB])?$"
+        pattern = r"^[0-9]+(?:\.[0-9]+)?(?:[kKmMgGtT](?:[iI]?[bB])?|[bB])?$|\$\{"
         return {"anyOf": [{"type": "string", "pattern": pattern}, {"type": "integer", "minimum": self.least}]}
 
 
@@ -462,7 +460,7 @@ class TableOf(Form[T], Generic[T]):
     def schema(self) -> Schema:
         schema: Schema = {
             "type": "object",
-            "properties": {key: form.schema() for key, (_, form) in keys_of(self.kind).items()},
+            "properties": {key: _with_default(self.kind, *pair) for key, pair in keys_of(self.kind).items()},
             "additionalProperties": False,
         }
         if required := required_keys(self.kind):
@@ -508,6 +506,12 @@ def keys_of(kind: type[Any]) -> dict[str, tuple[str, Form[Any]]]:
 
 
 _KEYS: dict[type[Any], dict[str, tuple[str, Form[Any]]]] = {}
+
+
+def _with_default(kind: type[Any], attribute: str, form: Form[Any]) -> Schema:
+    default = attrs.fields_dict(kind)[attribute].default
+    known = isinstance(default, bool | int | float | str | tuple)
+    return form.schema() | ({"default": form.show(default)} if known else {})
 
 
 def required_keys(kind: type[Any]) -> list[str]:

@@ -19,7 +19,8 @@ class Problem:
     """One thing that is wrong, at one key.
 
     `path` is the way to the key (an int is an index into a list), `found` what stood there as TOML would write it, or
-    None where the message says it already, `advice` what was perhaps meant. `file` and `line` (from 1) are None for an app that was built in code.
+    None where the message says it already, `advice` what was perhaps meant. `file` and `line` (from 1) are None for an
+    app that was built in code.
     """
 
     path: KeyPath

@@ -443,7 +443,7 @@ class Container:
         converter=TableOf(
             Restart,
             short=lambda value: {"policy": value} if isinstance(value, str) else value,
-            short_schema={"enum": list(POLICIES)},
+            short_schema=Choice(POLICIES).schema(),
             what="a policy, or a table { policy, delay, … }",
         ),
         default=attrs.Factory(_restart_default, takes_self=True),

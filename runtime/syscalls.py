@@ -473,3 +473,37 @@ def libseccomp_version() -> str:
     """Return libseccomp's version, such as 2.5.4; raises OSError(ENOENT) where it is not installed."""
     version = libseccomp().seccomp_version().contents
     return f"{version.major}.{version.minor}.{version.micro}"
+
+
+# bpf(2), for device rules on cgroup v2
+_BPF = {"x86_64": 321, "aarch64": 280}[_MACHINE]
+_BPF_PROG_LOAD, _BPF_PROG_ATTACH, _BPF_PROG_QUERY = 5, 8, 16
+_BPF_PROG_TYPE_CGROUP_DEVICE = 15
+_BPF_CGROUP_DEVICE = 6
+_BPF_F_ALLOW_MULTI = 2
+
+
+def _bpf(what: str, command: int, attributes: bytes) -> tuple[int, bytes]:
+    """Call bpf(2); return its result and the attributes as the kernel left them."""
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    return _syscall(what, _BPF, command, ctypes.byref(buffer), len(attributes)), buffer.raw
+
+
+def bpf_load_device_program(code: bytes) -> int:
+    """Return a close-on-exec descriptor of a verified BPF program that decides about devices."""
+    instructions = ctypes.create_string_buffer(code, len(code))
+    licence = ctypes.create_string_buffer(b"MIT")
+    addresses = ctypes.addressof(instructions), ctypes.addressof(licence)
+    attributes = struct.pack("=IIQQ", _BPF_PROG_TYPE_CGROUP_DEVICE, len(code) // 8, *addresses)
+    return _bpf("bpf device program", _BPF_PROG_LOAD, attributes)[0]
+
+
+def bpf_attach_device_program(cgroup: int, program: int) -> None:
+    """Let `program` decide for the cgroup v2 directory `cgroup` and all below, beside those of its ancestors."""
+    _bpf("bpf attach", _BPF_PROG_ATTACH, struct.pack("=IIII", cgroup, program, _BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI))
+
+
+def bpf_device_programs(cgroup: int) -> int:
+    """Return how many device programs are attached to the cgroup v2 directory `cgroup` itself."""
+    attributes = struct.pack("=IIIIQI4x", cgroup, _BPF_CGROUP_DEVICE, 0, 0, 0, 0)
+    return int(struct.unpack_from("=I", _bpf("bpf query", _BPF_PROG_QUERY, attributes)[1], 24)[0])

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.cgroups import v1, v2
+from runtime.cgroups import devices, v1, v2
 from runtime.cgroups.hierarchy import OURS, CgroupError, Hierarchy, Layout, MissingController, read_only
 from runtime.cgroups.resources import Resources
 
@@ -160,7 +160,11 @@ class Group:
                         warnings.append(write.optional)
                     continue
                 _write(f"{directory}/{write.file}", write.value)
-        return warnings
+        v1_devices = any("devices" in place.controllers for place in self.places)
+        if v1_devices or self.layout.v2 is None:
+            return warnings
+        refused = devices.limit(f"{self.layout.v2.mount}/{self.path}", limits.devices)
+        return [*warnings, refused] if refused else warnings
 
     def leaf(self, run: int) -> Leaf:
         """Make the fresh cgroup of run number `run`; an empty one left by a dead creche is replaced."""

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -181,7 +182,7 @@ def test_devices_are_denied_but_for_the_default_ones(
     if layout.of("devices") is None:
         pytest.skip("no v1 devices controller here")
     (tmp_path / "kmsg").touch()
-    os.mknod(tmp_path / "kmsg_node", 0o600 | 0o020000, os.makedev(1, 11))
+    os.mknod(tmp_path / "kmsg_node", 0o600 | stat.S_IFCHR, os.makedev(1, 11))
 
     def look() -> int:
         os.close(os.open("/dev/null", os.O_RDWR))
@@ -325,3 +326,35 @@ def test_a_value_the_kernel_refuses_names_file_and_value(layout: Layout) -> None
     with pytest.raises(CgroupError, match=r"cannot write '1.*: Invalid argument: .*/cpu\."):
         web.create(oci)
     remove_tree(layout, APP)
+
+
+def test_devices_are_denied_on_v2_by_a_program(layout: Layout, tmp_path: Path) -> None:
+    """A layout without the devices controller, as every pure v2 machine's."""
+    if layout.v2 is None:
+        pytest.skip("no cgroup v2 here")
+    unified = replace(layout, v1=())
+    nodes = {"kmsg": (1, 11), "zero": (1, 5), "pts": (136, 99999)}
+    for name, numbers in nodes.items():
+        os.mknod(tmp_path / name, 0o600 | stat.S_IFCHR, os.makedev(*numbers))
+
+    def look() -> int:
+        codes = 0
+        for bit, (name, flags) in enumerate([("kmsg", os.O_RDONLY), ("zero", os.O_RDWR), ("zero", os.O_RDONLY)]):
+            try:
+                os.close(os.open(tmp_path / name, flags))
+            except PermissionError:
+                codes |= 1 << bit
+        os.mknod(tmp_path / "made", 0o600 | stat.S_IFBLK, os.makedev(8, 0))
+        try:
+            os.close(os.open(tmp_path / "made", os.O_RDONLY))
+        except PermissionError:
+            codes |= 8
+        return codes
+
+    web = Group.at(unified, f"{APP}/v2", {})
+    warnings = [*web.create({}), *web.create({})]
+    leaf = web.leaf(1)
+    code = ended(born(leaf, look))
+    assert removed(leaf)
+    remove_tree(layout, APP)
+    assert (warnings, code) == ([], 0b1001)

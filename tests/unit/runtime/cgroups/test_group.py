@@ -1,10 +1,13 @@
 """Which hierarchies a container uses, and which paths are ours: no kernel needed."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from runtime import syscalls
+from runtime.cgroups import devices
 from runtime.cgroups.group import Group, remove_tree
 from runtime.cgroups.hierarchy import CgroupError, Hierarchy, Layout, MissingController
 
@@ -54,7 +57,7 @@ def test_only_paths_of_ours(path: str) -> None:
         remove_tree(V2, path)
 
 
-def test_controllers_are_passed_down_to_the_leaf(tmp_path: Path) -> None:
+def test_controllers_are_passed_down_to_the_leaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against plain files: from the root on, every level hands on what the leaf needs."""
     chain = [tmp_path, tmp_path / "creche", tmp_path / "creche/app", tmp_path / "creche/app/web"]
     for directory in chain:
@@ -64,6 +67,7 @@ def test_controllers_are_passed_down_to_the_leaf(tmp_path: Path) -> None:
         (chain[-1] / file).write_text("")
     layout = Layout((), place(2, str(tmp_path), "memory", "pids", "io"))
     oci = {"memory": {"limit": 4096}}
+    monkeypatch.setattr(devices, "limit", lambda directory, rules: None)  # pyright: ignore
     Group.at(layout, "creche/app/web", oci).create(oci)
     assert {(each / "cgroup.subtree_control").read_text() for each in chain} == {"+memory +pids"}
 
@@ -85,3 +89,13 @@ def test_a_failed_write_names_file_and_value(tmp_path: Path) -> None:
         Group.at(Layout((place(1, str(tmp_path), "memory"),), None), "creche/app/web", oci).create(oci)
     assert (os.strerror(2) in str(caught.value), "'4096'" in str(caught.value)) == (True, True)
     assert caught.value.filename == f"{directory}/memory.limit_in_bytes"
+
+
+def test_a_kernel_without_device_programs_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), "bpf query")
+
+    monkeypatch.setattr(syscalls, "bpf_device_programs", refuse)
+    warning = devices.limit(str(tmp_path), ())
+    assert warning is not None
+    assert warning.startswith("devices are not limited by cgroup")

@@ -1,7 +1,7 @@
 """Pure: the app-wide dependency graph: who waits for whom, in which order to start and to stop."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
     from supervisor.app_file.spec import Container
@@ -16,8 +16,11 @@ _STRENGTH: dict[Condition, int] = {"started": 0, "ready": 1, "completed": 2}
 def waits_of(container: "Container") -> dict[str, Condition]:
     """Return what it waits for: its waiting links within the app (ready) and its `after`; the stronger wins."""
     found: dict[str, Condition] = {}
-    links = [(link.to, "ready") for link in container.links if link.wait and link.app is None]
-    for name, condition in [*links, *container.after.items()]:
+    links: list[tuple[str, Condition]] = [
+        (link.to, "ready") for link in container.links if link.wait and link.app is None
+    ]
+    after = cast("Mapping[str, Condition]", container.after)
+    for name, condition in [*links, *after.items()]:
         if name not in found or _STRENGTH[found[name]] < _STRENGTH[condition]:
             found[name] = condition
     return found

@@ -1,0 +1,212 @@
+"""A scripted machine: the tree's seam to the kernel on a virtual clock, without a kernel.
+
+What a container's runs do is a script: one `Life` per run, the last one for all later ones. The machine outlives the
+supervisors that use it, as a launcher does, and `left()` names everything that is still there.
+"""
+
+import signal
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from supervisor.app_file.spec import Container
+from supervisor.machine import Birth, Exit, Home, StartError, Survivor
+
+
+@attrs.frozen
+class Life:
+    """What one run does: it ends by itself after `lasts` seconds, or when a signal that it does not ignore comes."""
+
+    lasts: float = float("inf")
+    code: int = 0
+    signal: int | None = None
+    oom: bool = False
+    ignores: tuple[int, ...] = ()
+    dies_after: float = 0.0
+    """Seconds from a stop signal to the end."""
+    create_error: StartError | None = None
+    start_error: StartError | None = None
+    last_lines: tuple[str, ...] = ()
+
+
+FOREVER = Life()
+
+
+@attrs.define(eq=False)
+class Run:
+    number: int
+    pid: int
+    life: Life
+    started: float | None = None
+    ends_at: float = float("inf")
+    end: Exit | None = None
+    changed: trio.Event = attrs.field(factory=trio.Event)
+
+
+class Scripted:
+    """The fake machine. `calls` is everything that was asked: (time, verb, name, more)."""
+
+    def __init__(self, lives: Mapping[str, Sequence[Life]] | None = None, *, takes: float = 0.0) -> None:
+        self.lives = dict(lives or {})
+        self.takes = takes
+        self.runs: dict[str, dict[int, Run]] = defaultdict(dict)
+        self.homes: dict[str, Container] = {}
+        self.published: set[str] = set()
+        self.established = False
+        self.serving = False
+        self.broken: dict[str, Exception] = {}
+        self.calls: list[tuple[float, str, str, Any]] = []
+        self._births = 0
+        self._pids = 1000
+
+    def boottime(self) -> float:
+        return 5000.0 + trio.current_time()
+
+    def wall(self) -> float:
+        return 1_700_000_000.0 + trio.current_time()
+
+    def left(self) -> list[str]:
+        """Name everything that still exists."""
+        alive = [f"run {name} {run.number}" for name in self.runs for run in self._alive(name)]
+        homes = [f"home {name}" for name in self.homes]
+        return [*alive, *homes, *(f"port {name}" for name in self.published), *(["app"] if self.established else [])]
+
+    def alive(self) -> dict[str, int]:
+        """Return the pids of started, living runs."""
+        return {name: run.pid for name in self.runs for run in self._alive(name) if run.started is not None}
+
+    def times(self, verb: str, name: str) -> list[float]:
+        return [at for at, what, who, _ in self.calls if (what, who) == (verb, name)]
+
+    def crash(self, name: str, signum: int = signal.SIGKILL) -> None:
+        """End a container's current run from outside."""
+        for run in self._alive(name):
+            self._end(run, Exit(128 + signum, signum))
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        await self._do("serve", "")
+        self.serving = True
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.serving = False
+
+    async def establish(self, containers: Sequence[Container]) -> None:
+        await self._do("establish", "", len(containers))
+        self.established = True
+
+    async def survivors(self) -> dict[str, Survivor]:
+        await self._do("survivors", "")
+        return {
+            name: Survivor(run.number, run.pid, f"{name}/run-{run.number}", "mapped", run.started is not None)
+            for name in self.runs
+            for run in self._alive(name)
+        }
+
+    async def settle(self, container: Container) -> Home:
+        await self._do("settle", container.name)
+        self.homes[container.name] = container
+        return Home(f"10.0.0.{len(self.homes)}")
+
+    async def create(self, name: str, run: int) -> Birth:
+        assert name in self.homes, f"{name} was never settled"
+        assert not self._alive(name), f"{name} lives already"
+        assert run not in self.runs[name], f"run {run} of {name} exists already"
+        script = self.lives.get(name, [FOREVER])
+        life = script[min(len(self.runs[name]), len(script) - 1)]
+        if life.create_error is not None:
+            await self._do("create", name, run)
+            self.runs[name][run] = Run(run, 0, life, end=Exit(None, None))
+            raise life.create_error
+        self._pids += 1
+        self.runs[name][run] = Run(run, self._pids, life)
+        await self._do("create", name, run)
+        return Birth(self.runs[name][run].pid, f"{name}/run-{run}", "mapped")
+
+    async def start(self, name: str, run: int) -> None:
+        await self._do("start", name, run)
+        born = self.runs[name][run]
+        if born.end is not None:
+            raise StartError(name, "start", "its first process is gone")
+        if born.life.start_error is not None:
+            self._end(born, Exit(born.life.start_error.exit_code, None))
+            raise born.life.start_error
+        born.started = trio.current_time()
+        born.ends_at = born.started + born.life.lasts
+        self._wake(born)
+
+    async def signal(self, name: str, signum: int) -> None:
+        await self._do("signal", name, signum)
+        for run in self._alive(name):
+            if run.started is not None and signum not in run.life.ignores:
+                run.life = attrs.evolve(run.life, signal=signum, code=128 + signum)
+                run.ends_at = min(run.ends_at, trio.current_time() + run.life.dies_after)
+                self._wake(run)
+
+    async def kill(self, name: str) -> None:
+        await self._do("kill", name)
+        self.crash(name)
+
+    async def wait(self, name: str, run: int) -> Exit:
+        await self._do("wait", name, run)
+        known = self.runs[name].get(run)
+        if known is None:
+            return Exit(None, None)
+        while known.end is None:
+            changed = known.changed
+            with trio.move_on_at(known.ends_at):
+                await changed.wait()
+            if known.end is None and trio.current_time() >= known.ends_at:
+                life = known.life
+                code = life.code if life.signal is None else 128 + life.signal
+                self._end(known, Exit(code, life.signal, life.oom, life.last_lines))
+        return known.end
+
+    async def discard(self, name: str) -> None:
+        await self._do("discard", name)
+        assert not self._alive(name), f"{name} is discarded alive"
+        self.homes.pop(name, None)
+
+    async def publish(self, name: str, ready: bool) -> None:
+        await self._do("publish", name, ready)
+        (self.published.add if ready else self.published.discard)(name)
+
+    async def dismantle(self) -> None:
+        await self._do("dismantle", "")
+        assert not self.homes, f"dismantled with {list(self.homes)}"
+        self.established = False
+
+    @contextmanager
+    def fails(self, verb: str, error: Exception) -> Iterator[None]:
+        self.broken[verb] = error
+        try:
+            yield
+        finally:
+            del self.broken[verb]
+
+    async def _do(self, verb: str, name: str, more: Any = None) -> None:
+        self.calls.append((trio.current_time(), verb, name, more))
+        if verb in self.broken:
+            raise self.broken[verb]
+        await trio.sleep(self.takes if verb != "wait" else 0)
+
+    def _alive(self, name: str) -> list[Run]:
+        """The run that lives; one whose time is over, but for whom nobody waited, ends here."""
+        for run in self.runs[name].values():
+            if run.end is None and trio.current_time() >= run.ends_at:
+                code = run.life.code if run.life.signal is None else 128 + run.life.signal
+                self._end(run, Exit(code, run.life.signal, run.life.oom, run.life.last_lines))
+        return [run for run in self.runs[name].values() if run.end is None]
+
+    def _end(self, run: Run, end: Exit) -> None:
+        run.end = end
+        self._wake(run)
+
+    def _wake(self, run: Run) -> None:
+        run.changed.set()
+        run.changed = trio.Event()

@@ -389,6 +389,7 @@ class _Logger:
             self._ended = True
             return
         name: object = None
+        refusal: str | None = None
         try:
             request = _request(message, flags)
             name = request.get("name")
@@ -396,10 +397,11 @@ class _Logger:
                 raise Refused("descriptors were lost on the way: the logger may not open more (RLIMIT_NOFILE)")
             self._carry_out(request, fds)
         except (Refused, OSError) as error:
-            self._answer({"error": str(error), "name": name})
-        finally:
-            for fd in fds:
-                os.close(fd)
+            refusal = str(error)
+        for fd in fds:
+            os.close(fd)
+        if refusal is not None:
+            self._answer({"error": refusal, "name": name})
 
     def _carry_out(self, request: Mapping[str, Any], fds: list[int]) -> None:
         match request:

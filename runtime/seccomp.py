@@ -184,12 +184,15 @@ def _add(
 
 
 def _kept(path: Path) -> bytes | None:
-    """Return the program in `path`, or None when there is none that is whole."""
+    """Return the program in `path`, or None when there is none that is whole and nobody else's work."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     with os.fdopen(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        if about.st_uid != os.geteuid() or about.st_mode & 0o022:
+            return None
         data = file.read(_DIGEST + MAX_INSTRUCTIONS * 8 + 1)
     digest, code = data[:_DIGEST], data[_DIGEST:]
     whole = code and len(code) % 8 == 0 and hashlib.sha256(code).digest() == digest

@@ -23,6 +23,8 @@ from runtime.cgroups.resources import Resources
 
 _ALWAYS = ("memory", "pids", "devices")
 """Controllers used even without a limit: memory counts OOM kills, devices denies, pids counts."""
+_ATTEMPTS = 20
+"""How often a directory is tried whose parents other apps may remove at the same moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,21 +248,19 @@ def _check(path: str) -> None:
 
 def _make(place: Hierarchy, path: str) -> bool:
     """Make `path` with its parents; return whether it is new."""
-    try:
-        return _mkdir(place, path)
-    except FileNotFoundError:
-        pass
     parts = path.split("/")
-    for attempt in range(10):
+    attempt = 0
+    while True:
         try:
-            for depth in range(1, len(parts)):
-                _mkdir(place, "/".join(parts[:depth]))
+            if attempt:
+                for depth in range(1, len(parts)):
+                    _mkdir(place, "/".join(parts[:depth]))
             return _mkdir(place, path)
-        except FileNotFoundError as error:
-            # Another app just removed `creche`, empty for a moment.
-            if attempt == 9:
-                raise _failed(error, "cannot make the cgroup") from error
-    raise AssertionError("the loop returns or raises")
+        except OSError as error:
+            # No parents yet; or another app just removed `creche`, which was empty for a moment.
+            attempt += 1
+            if error.errno not in (errno.ENOENT, errno.ENODEV) or attempt == _ATTEMPTS:
+                raise
 
 
 def _mkdir(place: Hierarchy, path: str) -> bool:
@@ -270,8 +270,6 @@ def _mkdir(place: Hierarchy, path: str) -> bool:
     except FileExistsError:
         if "/" in path or place.version == 2 or "cpuset" not in place.controllers:
             return False
-    except FileNotFoundError:
-        raise
     except OSError as error:
         advice = "creche needs root for cgroups" if error.errno in (errno.EACCES, errno.EPERM) else None
         raise _failed(error, "cannot make the cgroup", advice) from error

@@ -320,6 +320,32 @@ def test_other_apps_stay(layout: Layout) -> None:
     remove_tree(layout, APP)
 
 
+def test_apps_come_and_go_beside_each_other(layout: Layout) -> None:
+    """Each removes the shared parents when they are empty, while the other makes its own below them."""
+    oci = {"cpu": {"cpus": "0"}}
+
+    def busy(name: str) -> int:
+        for _ in range(60):
+            web = Group.at(layout, f"{APP}/{name}/web", oci)
+            web.create(oci)
+            if not web.leaf(1).remove():
+                return 1
+            remove_tree(layout, f"{APP}/{name}")
+        return 0
+
+    pids: list[int] = []
+    for name in ("a", "b", "c"):
+        pid = os.fork()
+        if pid == 0:
+            code = 99
+            try:
+                code = busy(name)
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    assert [ended(pid) for pid in pids] == [0, 0, 0]
+
+
 def test_a_value_the_kernel_refuses_names_file_and_value(layout: Layout) -> None:
     oci = {"cpu": {"quota": 1, "period": 100_000}}
     web = Group.at(layout, f"{APP}/bad", oci)

@@ -1,5 +1,6 @@
 """Profiles compiled by the installed libseccomp, and the cache of programs."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -82,4 +83,13 @@ def test_a_damaged_program_is_compiled_anew(tmp_path: Path, damage: Any) -> None
     code = seccomp.cached(SMALL, tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(damage(file.read_bytes()))
+    assert seccomp.cached(SMALL, tmp_path) == code
+
+
+def test_a_program_others_could_have_written_is_compiled_anew(tmp_path: Path) -> None:
+    code = seccomp.cached(SMALL, tmp_path)
+    (file,) = tmp_path.iterdir()
+    lax = seccomp.compile({**SMALL, "defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}).code
+    file.write_bytes(hashlib.sha256(lax).digest() + lax)
+    file.chmod(0o622)
     assert seccomp.cached(SMALL, tmp_path) == code

@@ -147,6 +147,10 @@ class _Part:
     def size(self) -> int:
         return os.fstat(self._data).st_size
 
+    def linked(self) -> bool:
+        """Whether the segment still exists."""
+        return os.fstat(self._index).st_nlink > 0
+
     def record(self, position: int) -> Record:
         """The record there, or where it is damaged the last good one before it."""
         while position >= 0:
@@ -274,7 +278,8 @@ class _Cursor:
         self._directory = directory
         self._stream = stream
         self._name: Stream = STREAMS[stream]
-        self._number, self._record = place
+        self._number: int = place.number
+        self._record: int = place.record
         self._offset = 0
         self._part: _Part | None = None
         self._skip = False
@@ -295,7 +300,7 @@ class _Cursor:
         """Every line from here on; with `final` also bytes without a record and the unfinished last line."""
         while True:
             # Looked up before the index is read: once a later segment exists, this one is as long as it will ever be.
-            later = [n for n in numbers(self._directory) if n > self._number]
+            later = self._later()
             if self._part is None and self._number:
                 self._part = _open(self._directory, self._number, self._stream)
             if self._part:
@@ -309,6 +314,13 @@ class _Cursor:
             self._number, self._record, self._offset = later[0], 0, 0
         if final:
             yield from self._finish()
+
+    def _later(self) -> list[int]:
+        """The segments after this one. While this one exists, one look for the next tells that there are none."""
+        following = os.path.join(self._directory, file_name(self._number + 1, "idx"))
+        if self._part and self._part.linked() and not os.path.exists(following):
+            return []
+        return [n for n in numbers(self._directory) if n > self._number]
 
     def _chunks(self, part: _Part, whole: bool) -> Iterator[_Keyed]:
         for position, record in part.records(self._record):

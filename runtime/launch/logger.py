@@ -175,7 +175,11 @@ class _Log:
         return segment
 
     def _adopt(self) -> None:
-        """Go on with the newest segment; its times go on from the last one in the log."""
+        """Go on with the newest segment; its times go on from the last one in the log.
+
+        A logger whose launcher died may still be draining into the same log: waiting for its lock is trouble like any.
+        """
+        fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found, whole = numbers(self._directory, SUFFIXES), numbers(self._directory)
         for number in [n for n in found[:-1] if n not in whole]:
             _delete(self._directory, number)

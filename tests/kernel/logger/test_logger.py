@@ -1,5 +1,6 @@
 """The logger in a process of its own: bytes, caps, flush, adoption, refusals, full disks, fairness, idleness."""
 
+import errno
 import os
 import resource
 import signal
@@ -53,6 +54,11 @@ def flooding(fd: int) -> Iterator[None]:
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def hasty() -> None:
+    """Before a logger starts: try again soon."""
+    logger.RETRY_SECONDS = 0.05
 
 
 def descriptors(pid: int) -> int:
@@ -281,6 +287,23 @@ def test_inherited_descriptors_are_closed(rig: Rig) -> None:
     assert sum(name.startswith("socket:") for name in names) == 1
 
 
+def test_two_loggers_never_write_one_log(rig: Rig) -> None:
+    """The second waits, as it does for a disk, until the first is gone."""
+    output = rig.output()
+    rig.start()
+    with Rig(rig.root) as second:
+        heir = second.output()
+        second.start(before=hasty)
+        trouble = second.receive()
+        assert (trouble["trouble"], trouble["errno"]) == ("web", errno.EAGAIN)
+        os.write(heir.out, b"b\n")
+        os.write(output.out, b"a\n")
+        assert rig.end() == 0
+        assert second.receive() == {"recovered": "web"}
+        second.flush(heir)
+        assert heir.kept(0) == b"a\nb\n"
+
+
 # Refusals
 
 ADD = {"op": "add", "name": "new", "directory": "/", "max_size": 4096, "max_files": 1}
@@ -343,11 +366,6 @@ def test_descriptors_lost_on_the_way_refuse_the_message(rig: Rig) -> None:
 # A disk that refuses
 
 
-def hasty() -> None:
-    """Before a logger starts: try again soon."""
-    logger.RETRY_SECONDS = 0.05
-
-
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB in a mount namespace of its own, filled to the last byte by the file `ballast`."""
@@ -377,7 +395,7 @@ def test_a_full_disk_loses_nothing_and_stops_nobody_else(full_disk: Path, tmp_pa
         assert rig.add(other) == {"added": "other"}
         write_all(output.out, text[:30_000])
         trouble = rig.receive()
-        assert (trouble["trouble"], trouble["errno"]) == ("web", 28)
+        assert (trouble["trouble"], trouble["errno"]) == ("web", errno.ENOSPC)
         assert "cannot be written now" in rig.ask({"op": "flush", "name": "web"})["error"]
 
         write_all(other.out, b"unhindered\n")

@@ -52,9 +52,13 @@ def default_places(euid: int, environ: Mapping[str, str]) -> Places:
     return Places(*(Path(place).absolute() for place in named))
 
 
+class Chosen(dict[str, Path]):
+    """The places that options named so far; one for a command and its group."""
+
+
 def _keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
-        context.ensure_object(dict)[parameter.name] = Path(value).absolute()
+        context.ensure_object(Chosen)[parameter.name] = Path(value).absolute()
 
 
 def place_options() -> list[click.Option]:
@@ -86,7 +90,7 @@ def command(name: str, example: str, *, hidden: bool = False) -> Callable[[Calla
 
     def decorate(function: Callable[Concatenate[Places, P], R]) -> Command:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            chosen: dict[str, Path] = click.get_current_context().ensure_object(dict[str, Path])
+            chosen = click.get_current_context().ensure_object(Chosen)
             default = default_places(os.geteuid(), os.environ)
             return function(Places(chosen.get("root", default.root), chosen.get("run", default.run)), *args, **kwargs)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from supervisor.commands.command import Failure, Wrong, place_options
+from supervisor.commands.command import Chosen, Failure, Wrong, place_options
 
 
 class Entry(NamedTuple):
@@ -102,7 +102,7 @@ def _failed() -> type[Exception]:
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Run a multi-container app from one TOML file and keep it running."""
-    context.ensure_object(dict)
+    context.ensure_object(Chosen)
 
 
 def main() -> None:

@@ -2,8 +2,7 @@
 
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, cast
 
 import trio
@@ -157,19 +156,8 @@ async def stream_events(
         if since is None or event.time >= since:
             await _send_one(send, form, event)
     if follow:
-        async with closing(app.events(last)) as events:
-            async for event in events:
-                await _send_one(send, form, event)
-
-
-@asynccontextmanager
-async def closing(events: AsyncIterator[Event]) -> AsyncGenerator[AsyncIterator[Event]]:
-    """Close a generator of events in the task that used it, as trio wants it."""
-    try:
-        yield events
-    finally:
-        if isinstance(events, AsyncGenerator):
-            await events.aclose()
+        async for event in app.events(last):
+            await _send_one(send, form, event)
 
 
 async def _send_one(send: Callable[[bytes], Awaitable[None]], form: Callable[[Event], Any], event: Event) -> None:

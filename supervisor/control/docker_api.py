@@ -18,7 +18,7 @@ import trio
 
 from net.addresses import seed
 from supervisor.app import App
-from supervisor.control.creche_api import closing, plain, stream_events, version
+from supervisor.control.creche_api import plain, stream_events, version
 from supervisor.control.exchange import Refused, Reply, Request, Route, Send, Stream, line
 from supervisor.control.log_frames import Choice, frames
 from supervisor.control.signals import signal_number
@@ -179,11 +179,10 @@ class DockerApi:
         async def produce(send: Send) -> None:
             history = self._app.history()
             if condition == "next-exit" or STATES[self._status(name).state] != "exited":
-                async with closing(self._app.events(history[-1].seq if history else 0)) as events:
-                    async for event in events:
-                        died = event.container == name and event.event == "died"
-                        if died if condition == "next-exit" else STATES[self._status(name).state] == "exited":
-                            break
+                async for event in self._app.events(history[-1].seq if history else 0):
+                    died = event.container == name and event.event == "died"
+                    if died if condition == "next-exit" else STATES[self._status(name).state] == "exited":
+                        break
             await send(line({"StatusCode": self._status(name).exit_code or 0, "Error": None}))
 
         return Stream(produce, "application/json")
@@ -219,14 +218,17 @@ class DockerApi:
         until = request.number("until")
 
         def form(event: Event) -> dict[str, Any] | None:
-            shaped = self._event(event)
+            shaped = self._event(event) if until is None or event.time <= until else None
             return shaped if shaped is not None and _event_matches(shaped, wanted) else None
 
         async def produce(send: Send) -> None:
-            patience = float("inf") if until is None else max(0.0, until - time.time())
+            start = float("inf") if since is None else since
+            patience = float("inf") if until is None else until - time.time()
+            if patience <= 0:
+                await stream_events(self._app, send, since=start, follow=False, form=form)
+                return
             with trio.move_on_after(patience):
-                start = float("inf") if since is None else since
-                await stream_events(self._app, send, since=start, follow=patience > 0, form=form)
+                await stream_events(self._app, send, since=start, follow=True, form=form)
 
         return Stream(produce, "application/json")
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from runtime.launch import logger
-from tests.kernel.logger.rig import Output, Rig
+from tests.kernel.logger.rig import Output, Rig, flooding
 
 SEGMENT = 1 << 20
 
@@ -107,6 +107,25 @@ def test_a_few_kills_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 def test_hundreds_of_kills_lose_nothing(tmp_path: Path) -> None:
     assert survive(tmp_path, 250)
+
+
+@pytest.mark.parametrize("max_files", [1, 3])
+def test_kills_while_segments_come_and_go_keep_the_cap_and_no_hole(tmp_path: Path, max_files: int) -> None:
+    chance = random.Random(max_files)
+    with Rig(tmp_path) as rig:
+        output = rig.output(max_size=20_000, max_files=max_files)
+        with flooding(output.out):
+            for _ in range(30):
+                rig.start()
+                time.sleep(chance.uniform(0.002, 0.02))
+                rig.kill()
+                assert sum(path.stat().st_size for path in tmp_path.glob("web/*")) <= 20_000 * max_files
+        rig.start()
+        rig.flush(output)
+        assert well_indexed(output)
+        counts = [int(line) for line in output.kept(0).split(b"\n")[1:-1]]
+        assert counts == list(range(counts[0], counts[0] + len(counts)))
+        assert len(counts) > 500
 
 
 # Negative controls

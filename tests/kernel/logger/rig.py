@@ -7,13 +7,36 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from runtime import logs
 from runtime.launch import logger
+
+
+def write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+@contextmanager
+def flooding(fd: int) -> Iterator[None]:
+    """A child that writes numbered lines as fast as it can."""
+    pid = os.fork()
+    if not pid:
+        try:
+            for count in range(1 << 60):
+                write_all(fd, b"".join(b"%d\n" % (count * 500 + line) for line in range(500)))
+        finally:
+            os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 class Output:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 
 from runtime import logs
 from runtime.launch import logger
-from tests.kernel.logger.rig import Output, Rig
+from tests.kernel.logger.rig import Output, Rig, flooding, write_all
 
 
 @pytest.fixture
@@ -27,33 +27,11 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield rig
 
 
-def write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
-
-
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.005)
-
-
-@contextmanager
-def flooding(fd: int) -> Iterator[None]:
-    """A child that writes numbered lines as fast as it can."""
-    pid = os.fork()
-    if not pid:
-        try:
-            for count in range(1 << 60):
-                write_all(fd, b"".join(b"%d:%d\n" % (count, line) for line in range(500)))
-        finally:
-            os._exit(0)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 def hasty() -> None:
@@ -229,7 +207,7 @@ def test_an_index_is_mended(rig: Rig, damage: str) -> None:
             "half a record": raw[:-10],
             "a record missing": raw[: -logs.RECORD_SIZE],
             "no index": b"",
-            "garbage": raw[: -logs.RECORD_SIZE] + b"\xff" * (logs.RECORD_SIZE + 3),
+            "garbage": raw[: -logs.RECORD_SIZE] + b"\xff" * (5 * logs.RECORD_SIZE + 3),
         }[damage]
     )
     rig.start()

@@ -5,7 +5,7 @@ import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from .effects import group_without_effect, without_effect
-from .problems import Invalid, KeyPath, Problem, did_you_mean
+from .problems import Invalid, KeyPath, Problem, did_you_mean, shown
 from .spec import AppSpec, Container
 from .values import NAME, Port
 
@@ -32,7 +32,7 @@ def _problems(spec: AppSpec, broken: Mapping[str, Collection[str]]) -> Iterator[
     yield from _groups(spec)
     yield from _named(spec)
     if spec.network.subnet is not None and ipaddress.ip_network(spec.network.subnet).version != 4:
-        yield Problem(("network", "subnet"), "must be an IPv4 network", spec.network.subnet)
+        yield Problem(("network", "subnet"), "must be an IPv4 network", shown(spec.network.subnet))
 
 
 def _container(spec: AppSpec, name: str, container: Container, broken: Collection[str]) -> Iterator[Problem]:
@@ -46,7 +46,7 @@ def _container(spec: AppSpec, name: str, container: Container, broken: Collectio
     if not given and not any(did_you_mean(key, ROOTS) for key in broken):
         yield Problem((), "needs one of image, build, rootfs")
     elif len(given) > 1:
-        yield Problem((given[-1],), f"must be the only one of image, build, rootfs, found {given[0]} too")
+        yield Problem((given[0],), f"must be the only one of image, build, rootfs, found {' and '.join(given)}")
     yield from _links(spec, container)
     yield from _volumes(container)
     for problem in (*_values(container), *_scaling(container)):
@@ -100,7 +100,7 @@ def _volumes(container: Container) -> Iterator[Problem]:
         target = posixpath.normpath(mount.target)
         path: KeyPath = ("volumes", index)
         if not mount.target.startswith("/") or ".." in mount.target.split("/"):
-            yield Problem(path, "the target must be an absolute path without ..", mount.target)
+            yield Problem(path, "the target must be an absolute path without ..", shown(mount.target))
         elif target.lstrip("/") == "" or f"{target}/".startswith("/proc/"):
             yield Problem(path, f"nothing can be mounted at {mount.target}; choose another target")
         elif target in targets:
@@ -123,7 +123,7 @@ def _values(container: Container) -> Iterator[Problem]:
     for part in (container.limits.cpuset or "").split(","):
         first, _, last = part.partition("-")
         if last and int(first) > int(last):
-            yield Problem(("limits", "cpuset"), "a range must not end before it begins", part)
+            yield Problem(("limits", "cpuset"), "a range must not end before it begins", shown(part))
     for index, watch in enumerate(container.watch):
         if (watch.action == "sync") != (watch.target is not None):
             yield Problem(("watch", index), 'needs a target with action = "sync", and only then')

@@ -90,7 +90,11 @@ class Document:
         return None
 
     def _report(self, error: Invalid) -> None:
-        self.problems += [problem for problem in error.problems if problem not in self.problems]
+        """Keep the error's problems, but those that only follow from a problem at or below the same key."""
+        known = [problem.path for problem in self.problems]
+        for problem in error.problems:
+            if not any(path[: len(problem.path)] == problem.path for path in known):
+                self.problems.append(problem)
 
     def _containers(self) -> list[Container]:
         self._defaults = self._sound_defaults()

@@ -90,5 +90,7 @@ def shown(value: Any) -> str:
 def did_you_mean(word: Any, known: Iterable[str]) -> str:
     """Return `did you mean "links"?` for a near miss, else an empty string."""
     words = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.6) if isinstance(word, str) else []
+    if not isinstance(word, str):
+        return ""
+    near = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.6 if len(word) > 3 else 0.5)
     return f'did you mean "{words[near[0]]}"?' if near else ""

@@ -64,8 +64,8 @@ def parse(text: str, *, file: str | Path, environ: Mapping[str, str]) -> AppSpec
             )
     spec = _with_env_files(spec, environ, problems)
     known = {problem.path for problem in problems}
-    later = [*check(spec, document.broken), *refused(spec)]
-    problems += [document.place(problem) for problem in later if not _follows(problem, known)]
+    later = [document.place(problem) for problem in _broken_or_refused(spec, document.broken)]
+    problems += [problem for problem in later if not _follows(problem, known)]
     if problems:
         raise AppFileError(_placed(problems, text, shown))
     return spec
@@ -79,7 +79,7 @@ def complete(spec: AppSpec, directory: Path, environ: Mapping[str, str] | None =
     problems: list[Problem] = []
     spec = absolute(spec, Path(os.path.abspath(directory)))
     spec = _with_env_files(spec, os.environ if environ is None else environ, problems)
-    problems += [*check(spec), *refused(spec)]
+    problems += _broken_or_refused(spec, {})
     if problems:
         raise AppFileError(problems)
     return spec
@@ -133,6 +133,13 @@ def _with_env_files(spec: AppSpec, environ: Mapping[str, str], problems: list[Pr
         if container.env_file:
             containers[name] = attrs.evolve(container, env=variables | dict(container.env), env_file=())
     return attrs.evolve(spec, containers=containers)
+
+
+def _broken_or_refused(spec: AppSpec, broken: Mapping[str, Collection[str]]) -> list[Problem]:
+    """All that the app breaks and needs; a key that is not yet supported is told as just that."""
+    unsupported = refused(spec)
+    paths = {problem.path for problem in unsupported}
+    return [*(problem for problem in check(spec, broken) if problem.path not in paths), *unsupported]
 
 
 def _follows(problem: Problem, known: Collection[KeyPath]) -> bool:

@@ -135,7 +135,7 @@ class Budget:
 class Limits(Budget):
     """One container's limits."""
 
-    pids: int | None = key(converter=_COUNT, default=2048)
+    pids: int = key(converter=Whole(1), default=2048)
 
 
 @table(kw_only=True)

@@ -21,14 +21,13 @@ def _not_yet(what: str, which: Callable[[Any], bool] | None = None) -> Refusal:
     return Refusal(f"{what} not yet supported", which)
 
 
-_IMAGES = Refusal("images are not yet supported; use rootfs")
 _JOBS = _not_yet("jobs are")
 _PROBES = _not_yet("probes are")
 
 CONTAINER: Mapping[str, tuple[Refusal, ...]] = {
-    "image": (_IMAGES,),
+    "image": (Refusal("images are not yet supported; use rootfs"),),
     "build": (Refusal("builds are not yet supported; use rootfs"),),
-    "pull": (_IMAGES,),
+    "pull": (_not_yet("asking a registry is"),),
     "secrets": (_not_yet("secrets are"),),
     "links": (_not_yet("links to another app are", lambda link: link.app is not None),),
     "accept": (_not_yet("links from another app are"),),

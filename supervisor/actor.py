@@ -88,6 +88,7 @@ class Actor:
         self._settled = False
         self._alive = False
         self._gone = False
+        self._creates = True
         self._leave_running = False
         self._cause: int | None = None
         self._story = ""
@@ -245,12 +246,7 @@ class Actor:
         while True:
             while request := self._take():
                 if request.kind == "stop":
-                    self._life.on("stop")
-                    self._life.on("end")
-                    note = Note("stopped", f"{self.name} was stopped before it ran", request.reason)
-                    desired = "stopped" if request.lasting else self.record.desired
-                    await self._commit(note, desired=desired, last_reason=request.reason)
-                    return self._rest
+                    return partial(self._stop_nothing, request)
                 self._refuse_kill(request)
             unmet = self.unmet()
             if not unmet:
@@ -272,8 +268,9 @@ class Actor:
             self._alive = True
             birth = await self._machine.create(self.name, self.record.run)
         except StartError as problem:
-            self._alive = False
+            self._alive = self._creates = False
             return problem
+        self._creates = True
         story = f"{self.name} was created: run {self.record.run}, pid {birth.pid}, user namespace {birth.userns}"
         note = Note("created", story, cause=self._cause)
         await self._commit(note, pid=birth.pid, cgroup=birth.cgroup, userns=birth.userns)
@@ -367,23 +364,24 @@ class Actor:
         return self._back_off
 
     async def _back_off(self) -> Step:
-        """Create at once, start at the deadline: the delay hides what creating costs."""
+        """Create at once, start at the deadline: the delay hides what creating costs.
+
+        A creation that failed is not repeated before its delay is over.
+        """
         self._answer()
-        if self.record.pid is None:
-            problem = await self._create()
-            if problem is not None:
-                return partial(self._not_started, problem)
+        if self.record.pid is None and self._creates and (problem := await self._create()):
+            return partial(self._not_started, problem)
         due = self.record.next_start_at or 0.0
         while (left := due - self._machine.boottime()) > 0:
             request = self._take()
             if request is None:
                 await self._race(partial(trio.sleep, left))
             elif _ends_run(request):
-                return partial(self._stop, request)
+                return partial(self._stop if self.record.pid is not None else self._stop_nothing, request)
             elif not self._refuse_kill(request):
                 break
         self._life.on("begin")
-        return self._start
+        return self._start if self.record.pid is not None else self._launch
 
     async def _stop(self, request: Request) -> Step:
         """Stop the current run, created or running, and go where the request wants."""
@@ -400,6 +398,13 @@ class Actor:
             # A pid 1 that has not exec'd yet loses signals.
             await self._machine.kill(self.name)
         return partial(self._stopping, timeout)
+
+    async def _stop_nothing(self, request: Request) -> Step:
+        """Stop where no run exists."""
+        self._life.on("stop")
+        note = Note("stopped", f"{self.name} was stopped; nothing of it ran", request.reason)
+        desired = "running" if request.kind == "restart" else "stopped" if request.lasting else self.record.desired
+        return await self._arrive(_target(request), note, desired=desired, last_reason=request.reason)
 
     async def _stopping(self, timeout: float | None) -> Step:
         """Wait for the end: the stop signal, the deadline, then all that is left in the cgroup."""
@@ -432,20 +437,26 @@ class Actor:
 
     async def _halted(self, end: Exit, killed: bool) -> Step:
         self._alive = False
+        ran = self.record.started is not None
         late = "; it had to be killed after its time to stop" if killed else ""
-        note = Note("stopped", f"{self.name} stopped: it {told(end)}{late}", "request", self._cause)
+        story = f"it {told(end)}{late}" if ran else "its next run had not executed yet"
+        changes: dict[str, Any] = {"pid": None, "started": None, "last_reason": "request"}
+        if ran:
+            changes |= {"exit_code": end.code, "exit_signal": end.signal, "oom_killed": end.oom}
+            changes |= {"finished_at": self._machine.wall()}
         then, self._then = self._then, "rest"
+        return await self._arrive(
+            then, Note("stopped", f"{self.name} stopped: {story}", "request", self._cause), **changes
+        )
+
+    async def _arrive(self, then: Literal["rest", "pend", "replace"], note: Note, **changes: Any) -> Step:
+        """End the stop: come to rest or start over, in the second case with a new home where the spec changed."""
         if then == "replace":
             await self._machine.discard(self.name)
             self._settled = False
-            self.record = attrs.evolve(self.record, spec=self._spec)
+            changes["spec"] = self._spec
         self._life.on("end" if then == "rest" else "ask")
-        await self._commit(
-            note,
-            **{"exit_code": end.code, "exit_signal": end.signal, "oom_killed": end.oom, "last_reason": "request"},
-            **{"finished_at": self._machine.wall(), "pid": None, "started": None, "next_start_at": None},
-            **{"ready": False, "begun": False},
-        )
+        await self._commit(note, **changes, ready=False, begun=False, next_start_at=None)
         return self._rest if then == "rest" else self._pend
 
     async def _rest(self) -> Step:

@@ -227,7 +227,7 @@ class App:
         from supervisor.app_file.spec import Stop
 
         if survivor is not None:
-            known = {} if self._former is None else _spec_of(self._former).containers
+            known: Mapping[str, Container] = {} if self._former is None else _spec_of(self._former).containers
             stop = known[name].stop if name in known else Stop()
             if survivor.started:
                 await self._machine.signal(name, signal_number(stop.signal or "SIGTERM"))
@@ -414,7 +414,7 @@ class App:
             actors = [self._actor(name) for name in (self._tree.actors if names is None else names)]
             failed = [self._failure(actor) for actor in actors if actor.record.state in ("failed", "exhausted")]
             if failed:
-                raise AppFailed(f"{self.name} is not ready", failed)
+                raise AppFailed(f"{self.name} is not ready: {'; '.join(map(str, failed))}", failed)
             if all(actor.record.ready or actor.record.state in ("completed", "stopped") for actor in actors):
                 return
             await self._board.any_change()

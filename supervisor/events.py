@@ -77,19 +77,36 @@ class Bus:
         tail = list(islice(reversed(self._kept), self._kept[-1].seq - since))
         return [event for event in reversed(tail) if event.seq > since]
 
-    async def follow(self, since: int | None = None) -> AsyncIterator[Event]:
-        """Yield the kept events after number `since` (None: only new ones), then new ones, for ever."""
-        seen = self._seq if since is None else since
-        while True:
-            news, batch = self._news, self.history(seen)
-            if not batch:
-                await news.wait()
-            elif seen and batch[0].seq > seen + 1:
-                yield self._gap(batch[0], batch[0].seq - seen - 1)
-            for event in batch:
-                seen = event.seq
-                yield event
+    def follow(self, since: int | None = None) -> "Reader":
+        """Return a reader of the kept events after number `since` (None: only new ones), then new ones, for ever."""
+        return Reader(self, self._seq if since is None else since)
 
-    def _gap(self, oldest: Event, missed: int) -> Event:
+    async def news(self) -> None:
+        """Wait for the next event."""
+        await self._news.wait()
+
+    def gap(self, oldest: Event, missed: int) -> Event:
+        """Return the event that stands for `missed` ones before `oldest`."""
         story = f"{missed} earlier events are no longer kept; this reader was too slow for them"
         return Event(oldest.seq - 1, oldest.time, self._app, None, "gap", detail=story)
+
+
+class Reader(AsyncIterator[Event]):
+    """A place in the bus's history. No generator: it may be dropped half-way without ceremony."""
+
+    def __init__(self, bus: Bus, seen: int) -> None:
+        self._bus = bus
+        self._seen = seen
+        self._batch: deque[Event] = deque()
+
+    async def __anext__(self) -> Event:
+        while not self._batch:
+            found = self._bus.history(self._seen)
+            if not found:
+                await self._bus.news()
+            elif self._seen and found[0].seq > self._seen + 1:
+                self._batch.append(self._bus.gap(found[0], found[0].seq - self._seen - 1))
+            self._batch.extend(found)
+        event = self._batch.popleft()
+        self._seen = event.seq
+        return event

@@ -51,10 +51,10 @@ class ContainerFailed(Exception):
 
 
 class AppFailed(ExceptionGroup[ContainerFailed]):
-    """An app that cannot become ready: one ContainerFailed for each that ended for good."""
+    """An app that cannot become ready: one ContainerFailed for each that ended for good, all told in its message."""
 
     def __str__(self) -> str:
-        return f"{self.message}: " + "; ".join(str(failed) for failed in self.exceptions)
+        return self.message
 
     def derive(self, excs: Any, /) -> Any:
         return AppFailed(self.message, excs)

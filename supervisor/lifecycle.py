@@ -100,7 +100,8 @@ class Lifecycle:
 
 def mermaid() -> str:
     """Return the table as a Mermaid state diagram, one line per pair of states, for the documentation."""
-    lines = ["stateDiagram-v2", "    [*] --> pending"]
+    aliases = [f'    state "{state}" as {_id(state)}' for state in STATES if _id(state) != state]
+    lines = ["stateDiagram-v2", *aliases, "    [*] --> pending"]
     for state in STATES:
         targets: dict[State, list[str]] = {}
         for trigger, target in TABLE[state].items():

@@ -6,15 +6,21 @@ supervisors that use it, as a launcher does, and `left()` names everything that 
 
 import signal
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import attrs
 import trio
+import trio.testing
 
-from supervisor.app_file.spec import Container
+from supervisor.app import App
+from supervisor.app_file.spec import AppSpec, Container
 from supervisor.machine import Birth, Exit, Home, StartError, Survivor
+from supervisor.status import Status
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -210,3 +216,60 @@ class Scripted:
     def _wake(self, run: Run) -> None:
         run.changed.set()
         run.changed = trio.Event()
+
+
+async def inline(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Offload nothing: a virtual clock would jump while a thread works."""
+    return work(*arguments)
+
+
+def virtually(main: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+    """Run `main` on a clock that jumps to the next deadline whenever all tasks wait."""
+    return trio.run(main, *arguments, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def box(name: str, **keys: Any) -> Container:
+    """A container whose gaps are exact: no jitter unless asked."""
+    restart = keys.pop("restart", {})
+    restart = {"policy": restart} if isinstance(restart, str) else restart
+    return Container(name=name, rootfs="/", command="run", restart={"jitter": 0.0, **restart}, **keys)
+
+
+class Place:
+    """Where the apps of one test live: a directory and a machine that outlive their supervisors."""
+
+    def __init__(self, path: Path, lives: Mapping[str, Sequence[Life]] | None = None, *, takes: float = 0.0) -> None:
+        self.path = path
+        self.machine = Scripted(lives, takes=takes)
+
+    def app(self, *containers: Container, name: str = "shop", **keys: Any) -> App:
+        spec = AppSpec(name=name, containers=containers, **keys.pop("spec", {}))
+        keys = {"machine": self.machine, "offload": inline} | keys
+        return App(spec, root=self.path / "root", run=self.path / "run", **keys)
+
+    def reopen(self, name: str = "shop") -> App:
+        return App.reopen(name, root=self.path / "root", run=self.path / "run", machine=self.machine, offload=inline)
+
+    def files(self) -> list[str]:
+        """Every file and directory that is left below the root and the run directory, but the shared parents."""
+        found = (str(path.relative_to(self.path)) for path in self.path.rglob("*"))
+        return [name for name in found if name not in ("root", "run", "root/apps")]
+
+
+def events_of(app: App, name: str | None) -> list[str]:
+    return [event.event for event in app.history() if event.container == name]
+
+
+def state(app: App, name: str) -> str:
+    return status(app, name).state
+
+
+def status(app: App, name: str) -> Status:
+    return next(status for status in app.statuses() if status.name == name)
+
+
+async def until(test: Callable[[], bool], *, step: float = 0.01, limit: float = 1000.0) -> None:
+    """Wait on the virtual clock until the test holds."""
+    with trio.fail_after(limit):
+        while not test():  # noqa: ASYNC110 - it is the test that looks, on a virtual clock
+            await trio.sleep(step)

@@ -1,0 +1,86 @@
+"""The launcher's client side: it is started or found here; what is said afterwards is runtime.launch.messages.
+
+Synchronous and short: the supervisor calls it in a worker thread and then talks over the returned socket itself.
+"""
+
+import errno
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+SOCKET_NAME = "launcher.sock"
+LOG_NAME = "launcher.log"
+
+# -I and -S: no environment, no user site, no .pth file decides what the launcher imports; only the standard library and
+# the very tree that this module was loaded from.
+_BOOT = (
+    "import sys; sys.path.append(sys.argv[1]); from runtime.launch.launcher import main; "
+    "main(int(sys.argv[2]), int(sys.argv[3]))"
+)
+_TREE = str(Path(__file__).resolve().parents[2])
+
+
+class Connected(NamedTuple):
+    """A connection to a launcher; `fresh` tells whether it was started for it."""
+
+    channel: socket.socket
+    fresh: bool
+
+
+def connect(run_directory: Path) -> socket.socket | None:
+    """Return a connection to the launcher that lives in `run_directory`, None where there is none. Raises OSError."""
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with _directory(run_directory) as place:
+            channel.connect(f"/proc/self/fd/{place.number}/{SOCKET_NAME}")
+    except OSError as error:
+        channel.close()
+        if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
+            return None
+        raise
+    return channel
+
+
+def start(run_directory: Path, app: str) -> socket.socket:
+    """Start a launcher for `app` in `run_directory`, which exists, and return a connection to it. Raises OSError."""
+    path = run_directory / SOCKET_NAME
+    path.unlink(missing_ok=True)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, listener, (run_directory / LOG_NAME).open("ab") as log:
+        with _directory(run_directory) as place:
+            listener.bind(f"/proc/self/fd/{place.number}/{SOCKET_NAME}")
+        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        listener.listen(16)
+        numbers = (listener.fileno(), theirs.fileno())
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _BOOT, _TREE, *map(str, numbers), "creche-launcher", app],
+            pass_fds=numbers,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+            start_new_session=True,
+        )
+    process.returncode = 0  # it outlives this object on purpose; `reap` waits for it by pid
+    return ours
+
+
+class _directory:
+    """An open directory: sun_path holds 108 bytes, and a path through /proc/self/fd always fits (unix(7))."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.number = -1
+
+    def __enter__(self) -> "_directory":
+        self.number = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.number)

@@ -1,0 +1,575 @@
+"""The launcher: a small, warm, single-threaded process that clones containers, holds them and reaps them.
+
+It is the containers' parent and outlives its supervisor: it keeps namespaces, log pipes, pidfds, reserved ports and
+every exit status that nobody acknowledged. It imports nothing at run time, parses nothing but its own messages, and one
+epoll loop (`Launcher.run`) is all it does. Started by runtime.launch.client as `python -I -S`.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from collections import deque
+from typing import Any
+
+from runtime import syscalls
+from runtime.cgroups.group import Group, Leaf, remove_tree
+from runtime.cgroups.hierarchy import find
+from runtime.launch import birth, helper, inits, logger
+from runtime.launch.messages import VERSION, Message, Packet, ProtocolError, content, encode, receive, rights
+from runtime.operations import unpack
+from runtime.world import World
+
+_REMOVAL_PAUSE = 0.01  # seconds between two tries to remove a cgroup whose last process is still leaving
+
+
+class Connection:
+    """One client of the launcher; what it cannot take at once waits in `owed`."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        channel.setblocking(False)
+        self.channel = channel
+        self.owed: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self.control = False
+
+    def send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
+        """Send or keep for later; descriptors are duplicated while they wait."""
+        self.owed.append((encode(message), tuple(os.dup(each) for each in descriptors)))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is owed until the peer's queue is full; a peer that is gone is owed nothing."""
+        while self.owed:
+            data, descriptors = self.owed[0]
+            try:
+                self.channel.sendmsg([data], rights(descriptors))
+            except BlockingIOError:
+                return
+            except OSError:  # its end of the connection comes through epoll
+                pass
+            self.owed.popleft()
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Close the connection and what it was owed."""
+        for _, descriptors in self.owed:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self.owed.clear()
+        self.channel.close()
+
+
+Reply = tuple[Connection, int]  # whom to answer, and the request's id
+
+
+class Run:
+    """One life of a container's processes."""
+
+    def __init__(self, number: int, child: birth.Child, leaf: Leaf, creator: Reply) -> None:
+        self.number = number
+        self.child = child
+        self.leaf = leaf
+        self.creator: Reply | None = creator
+        self.starter: Reply | None = None
+        self.said = b""
+        self.phase = "creating"  # creating → created → starting → running → exited
+        self.exit: dict[str, Any] | None = None
+
+
+class Held:
+    """What a container has for life."""
+
+    def __init__(
+        self, name: str, namespaces: helper.Namespaces, group: Group, pipes: tuple[int, ...], log: Message
+    ) -> None:
+        self.name = name
+        self.namespaces = namespaces
+        self.group = group
+        self.pipes = pipes  # stdout read, write, staging read, write; stderr the same four
+        self.log = log
+        self.run: Run | None = None
+        self.warnings: list[str] = []
+
+
+class Launcher:
+    """The loop and its state; nothing here blocks but the kernel itself."""
+
+    def __init__(self, listener: socket.socket, controller: socket.socket) -> None:
+        self.layout = find()
+        found = inits.find()
+        self.init_path, self.init = found if found else (None, None)
+        self.embedded = False
+        self.ending = False
+        self.held: dict[str, Held] = {}
+        self.ports: dict[str, int] = {}
+        self.connections: dict[int, Connection] = {}
+        self.pidfds: dict[int, Held] = {}
+        self.reports: dict[int, Held] = {}
+        self.flushes: dict[str, list[Reply]] = {}
+        self.forgets: dict[str, Reply] = {}
+        self.leaves: list[Leaf] = []  # of dead runs, to be removed
+        self.epoll = select.epoll()
+        self.listener = listener
+        self.epoll.register(listener, select.EPOLLIN)
+        self._welcome(controller)
+        self._start_logger()
+
+    def run(self) -> None:
+        """Serve until there is nothing left to hold."""
+        while not self.ending:
+            for descriptor, events in self.epoll.poll(_REMOVAL_PAUSE if self.leaves else -1):
+                if descriptor == self.listener.fileno():
+                    self._accept()
+                elif descriptor in self.connections:
+                    self._serve(self.connections[descriptor], events)
+                elif descriptor in self.pidfds:
+                    self._reap(self.pidfds[descriptor])
+                elif descriptor in self.reports:
+                    self._hear(self.reports[descriptor])
+                elif descriptor == self.logger_channel.fileno():
+                    self._hear_logger()
+            self.leaves = [leaf for leaf in self.leaves if not leaf.remove()]
+
+    # --- connections ---
+
+    def _accept(self) -> None:
+        channel, _ = self.listener.accept()
+        _, uid, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid in (0, os.getuid()):
+            self._welcome(channel)
+        else:
+            channel.close()
+
+    def _welcome(self, channel: socket.socket) -> None:
+        self.connections[channel.fileno()] = Connection(channel)
+        self.epoll.register(channel, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
+
+    def _serve(self, connection: Connection, events: int) -> None:
+        connection.flush()
+        while events & (select.EPOLLIN | select.EPOLLHUP):
+            try:
+                packet = receive(connection.channel)
+            except BlockingIOError:
+                return
+            except (OSError, ProtocolError):
+                packet = None
+            if packet is None:
+                self._part(connection)
+                return
+            self._answer(connection, packet)
+
+    def _part(self, connection: Connection) -> None:
+        self.epoll.unregister(connection.channel)
+        del self.connections[connection.channel.fileno()]
+        connection.close()
+        if connection.control and self.embedded:
+            self._end()
+
+    def _answer(self, connection: Connection, packet: Packet) -> None:
+        message = packet.message
+        reply: Reply = (connection, message.get("id", 0))
+        try:
+            handler = getattr(self, f"do_{message.get('op')}", None)
+            if handler is None:
+                raise ProtocolError(f"the launcher knows no {message.get('op')!r}; it is of protocol {VERSION}")
+            handler(reply, message, packet.descriptors)
+        except birth.StartFailure as error:
+            self._refuse(reply, error.fields)
+        except OSError as error:
+            advice: str | None = getattr(error, "advice", None)
+            self._refuse(
+                reply,
+                _fields(str(message.get("op")), error.errno, error.strerror or str(error), error.filename, advice),
+            )
+        except Exception as error:  # noqa: BLE001 -- a defect in one request must not take every container's parent away
+            self._refuse(reply, _fields(str(message.get("op")), None, repr(error), None, None))
+        finally:
+            packet.close()
+
+    def _ok(self, reply: Reply, fields: Message | None = None, descriptors: tuple[int, ...] = ()) -> None:
+        connection, number = reply
+        connection.send({"id": number, "ok": fields or {}}, descriptors)
+
+    def _refuse(self, reply: Reply, fields: Message) -> None:
+        connection, number = reply
+        connection.send({"id": number, "error": fields})
+
+    def _tell(self, event: Message) -> None:
+        for connection in self.connections.values():
+            if connection.control:
+                connection.send(event)
+
+    # --- requests ---
+
+    def do_hello(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
+        """Say what is held; with `control` this connection gets the events, with `embedded` its end ends everything."""
+        if message["version"] != VERSION:
+            raise ProtocolError(f"protocol {message['version']} meets a launcher of protocol {VERSION}")
+        if message.get("control"):
+            for connection in self.connections.values():
+                connection.control = False
+            reply[0].control = True
+            self.embedded = bool(message.get("embedded"))
+        held = {name: _snapshot(each) for name, each in self.held.items()}
+        self._ok(reply, {"pid": os.getpid(), "held": held, "ports": list(self.ports), "init": self.init_path})
+
+    def do_hold(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
+        """Make what a container has for life, or find it; hand out its network namespace and a socket inside."""
+        name: str = message["name"]
+        held = self.held.get(name)
+        if held is not None:
+            inner = helper.visit(held.namespaces)
+        else:
+            held, inner = self._hold(name, message)
+            self.held[name] = held
+        try:
+            self._ok(reply, {"warnings": held.warnings}, (held.namespaces.net, inner))
+        finally:
+            os.close(inner)
+
+    def _hold(self, name: str, message: Message) -> tuple[Held, int]:
+        with contextlib.ExitStack() as undo:
+            group = Group.at(self.layout, message["cgroup"], message["resources"])
+            undo.callback(group.remove)
+            warnings = group.create(message["resources"])
+            userns: list[int] | None = message["userns"]
+            namespaces, inner = helper.make((userns[0], userns[1]) if userns else None)
+            undo.callback(os.close, inner)
+            undo.callback(_close, (namespaces.net, namespaces.user))
+            pipes: list[int] = []
+            undo.callback(_close, pipes)
+            for _ in range(4):
+                pipes.extend(os.pipe2(os.O_CLOEXEC))
+            if userns:  # the container's root may hand it on to its user; nobody else could
+                for write in (pipes[1], pipes[5]):
+                    os.fchown(write, userns[0], userns[0])
+            held = Held(name, namespaces, group, tuple(pipes), message["log"])
+            held.warnings = warnings
+            self._add_log(held)
+            undo.pop_all()
+            return held, inner
+
+    def do_create(self, reply: Reply, message: Message, descriptors: tuple[int, ...]) -> None:
+        """Bring a pid 1 to the point before exec; answered when it is there (or failed)."""
+        held = self.held[message["name"]]
+        if held.run is not None and held.run.phase != "exited":
+            raise ProtocolError(f"run {held.run.number} of {held.name} is still {held.run.phase}")
+        plan: Message = json.loads(content(descriptors[0]))
+        world = World(held.namespaces.user, held.pipes[1], held.pipes[5])
+        leaf = held.group.leaf(message["run"])
+        try:
+            for operation in map(unpack, plan["prepare"]):
+                try:
+                    operation.execute(world)
+                except OSError as error:
+                    raise birth.failure(operation, error) from error
+            if len(descriptors) > 1:
+                world.keep("seccomp", os.dup(descriptors[1]))
+            program = plan["program"]
+            with_init: bool = program["init"]
+            entry = leaf.open()
+            try:
+                child = birth.deliver(
+                    birth.Birth(
+                        tuple(map(unpack, plan["enter"])),
+                        birth.Program(
+                            tuple(program["arguments"]),
+                            program["environment"],
+                            program["directory"],
+                            self.init if with_init else None,
+                            with_init and self.init is None,
+                        ),
+                        world,
+                        held.namespaces.user,
+                        held.namespaces.net,
+                        entry.unified,
+                        entry.tasks,
+                    )
+                )
+            finally:
+                entry.close()
+        except BaseException:
+            self.leaves.append(leaf)
+            raise
+        finally:
+            world.close()
+        held.run = Run(message["run"], child, leaf, reply)
+        self.pidfds[child.pidfd] = held
+        self.reports[child.report] = held
+        self.epoll.register(child.pidfd, select.EPOLLIN)
+        self.epoll.register(child.report, select.EPOLLIN)
+
+    def do_start(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
+        """Let a created run exec; answered when the program runs (or could not)."""
+        run = self._run(message)
+        if run.phase != "created":
+            raise ProtocolError(f"run {run.number} of {message['name']} is {run.phase}, not created")
+        run.phase = "starting"
+        run.starter = reply
+        with contextlib.suppress(BrokenPipeError):  # it died waiting: the end of its report says so
+            os.write(run.child.go, b"1")
+
+    def do_signal(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
+        """Send a signal to pid 1; a run that is dead needs none."""
+        run = self._run(message)
+        if run.phase != "exited":
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(run.child.pidfd, message["signal"])
+        self._ok(reply)
+
+    def do_kill(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
+        """SIGKILL pid 1, and with it all of its pid namespace; its leaf is emptied when it is reaped."""
+        run = self._run(message)
+        if run.phase != "exited":
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(run.child.pidfd, signal.SIGKILL)
+        self._ok(reply)
+
+    def do_acknowledge(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
+        """Forget a run whose end has been written down."""
+        held = self.held.get(message["name"])
+        if held and held.run and held.run.number == message["run"] and held.run.phase == "exited":
+            held.run = None
+        self._ok(reply)
+
+    def do_flush(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
+        """Answer when everything that a container has written by now is on disk."""
+        name: str = message["name"]
+        if name not in self.held:
+            self._ok(reply)
+            return
+        self.flushes.setdefault(name, []).append(reply)
+        self._ask_logger({"op": "flush", "name": name})
+
+    def do_forget(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
+        """Let go of a container whose run is dead: its log is drained, its namespaces and cgroup end."""
+        held = self.held.get(message["name"])
+        if held is None:
+            self._ok(reply)
+            return
+        if held.run is not None and held.run.phase != "exited":
+            raise ProtocolError(f"run {held.run.number} of {held.name} is still {held.run.phase}")
+        self.forgets[held.name] = reply
+        self._ask_logger({"op": "remove", "name": held.name})
+
+    def do_reserve(self, reply: Reply, message: Message, descriptors: tuple[int, ...]) -> None:
+        """Hold bound sockets, one for each name in `ports`, so that nobody else takes them."""
+        for key, descriptor in zip(message["ports"], descriptors, strict=True):
+            if key in self.ports:
+                os.close(self.ports[key])
+            self.ports[key] = os.dup(descriptor)
+        self._ok(reply)
+
+    def do_release(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
+        """Let go of reserved ports."""
+        for key in message["ports"]:
+            if key in self.ports:
+                os.close(self.ports.pop(key))
+        self._ok(reply)
+
+    def do_end(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
+        """Kill what runs, remove every cgroup and end."""
+        self._end()
+        self._ok(reply)
+
+    def _run(self, message: Message) -> Run:
+        held = self.held.get(message["name"])
+        if held is None or held.run is None or message.get("run", held.run.number) != held.run.number:
+            raise ProtocolError(f"{message['name']} has no run {message.get('run', '')}")
+        return held.run
+
+    # --- processes ---
+
+    def _hear(self, held: Held) -> None:
+        """Read a report pipe: `created`, an error, or its end."""
+        run = held.run
+        assert run is not None
+        try:
+            said = os.read(run.child.report, 65536)
+        except BlockingIOError:
+            return
+        run.said += said
+        if run.phase == "creating" and run.said.startswith(birth.CREATED):
+            run.phase, run.said = "created", run.said.removeprefix(birth.CREATED)
+            if run.creator:
+                self._ok(run.creator, {"pid": run.child.pid, "cgroup": run.leaf.path})
+                run.creator = None
+        if said:
+            return
+        self._close_report(run)
+        waiting, run.creator, run.starter = run.creator or run.starter, None, None
+        if run.said or run.phase == "creating":
+            if waiting:
+                self._refuse(waiting, birth.failure_from(run.said).fields)
+        elif run.phase == "starting":
+            run.phase = "running"
+            if waiting:
+                self._ok(waiting)
+
+    def _close_report(self, run: Run) -> None:
+        del self.reports[run.child.report]
+        self.epoll.unregister(run.child.report)
+        os.close(run.child.report)
+
+    def _reap(self, held: Held) -> None:
+        """Take a dead pid 1's status, tell it, and have its leaf removed."""
+        run = held.run
+        assert run is not None
+        pidfd = run.child.pidfd
+        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        if ended is None:
+            return
+        while run.child.report in self.reports:  # its last words first
+            self._hear(held)
+        del self.pidfds[pidfd]
+        self.epoll.unregister(pidfd)
+        os.close(pidfd)
+        os.close(run.child.go)
+        killed = ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
+        run.phase = "exited"
+        run.exit = {
+            "code": None if killed else ended.si_status,
+            "signal": ended.si_status if killed else None,
+            "oom": run.leaf.oom_kills() > 0,
+        }
+        self._tell({"event": "exited", "name": held.name, "run": run.number, **run.exit})
+        self.leaves.append(run.leaf)
+
+    def _end(self) -> None:
+        """Kill and reap everything, remove the cgroups, stop the loop."""
+        for held in self.held.values():
+            run = held.run
+            if run is not None and run.phase != "exited":
+                signal.pidfd_send_signal(run.child.pidfd, signal.SIGKILL)
+        for held in self.held.values():
+            run = held.run
+            if run is not None and run.phase != "exited":
+                os.waitid(os.P_PIDFD, run.child.pidfd, os.WEXITED)
+            remove_tree(self.layout, held.group.path)
+        self.logger_channel.close()
+        os.waitid(os.P_PIDFD, self.logger_pidfd, os.WEXITED)
+        self.ending = True
+
+    # --- the logger ---
+
+    def _start_logger(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = syscalls.clone3(syscalls.CLONE_CLEAR_SIGHAND, exit_signal=signal.SIGCHLD)
+        if pid == 0:
+            code = birth.INTERNAL
+            try:
+                syscalls.set_name("creche-logger")
+                channel = theirs.fileno()
+                if channel > 3:
+                    syscalls.close_range(3, channel - 1)
+                syscalls.close_range(channel + 1)
+                code = logger.main(channel)
+            except BaseException as error:  # noqa: BLE001 -- the last frame of a clone: there is no caller to raise to
+                os.write(2, f"creche: the logger died: {error!r}\n".encode())
+            os._exit(code)
+        theirs.close()
+        self.logger_pidfd = syscalls.pidfd_open(pid)
+        self.logger_channel = ours
+        self.epoll.register(ours, select.EPOLLIN)
+        for held in self.held.values():
+            self._add_log(held)
+
+    def _add_log(self, held: Held) -> None:
+        read_out, _, staging_read_out, staging_write_out, read_err, _, staging_read_err, staging_write_err = held.pipes
+        pipes = (read_out, staging_read_out, staging_write_out, read_err, staging_read_err, staging_write_err)
+        self._ask_logger({"op": "add", "name": held.name, **held.log}, pipes)
+
+    def _ask_logger(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
+        with contextlib.suppress(OSError):  # it is dead: the end of its channel restarts it with all that it must know
+            self.logger_channel.sendmsg([encode(message)], rights(descriptors))
+
+    def _hear_logger(self) -> None:
+        packet = None
+        with contextlib.suppress(OSError, ProtocolError):
+            packet = receive(self.logger_channel)
+        if packet is None:
+            self._restart_logger()
+            return
+        packet.close()
+        said = packet.message
+        if "flushed" in said:
+            for reply in self.flushes.pop(said["flushed"], ()):
+                self._ok(reply)
+        elif "removed" in said:
+            self._forget(said["removed"])
+        elif "error" in said and said.get("name") in self.flushes:
+            for reply in self.flushes.pop(said["name"]):
+                self._ok(reply, {"incomplete": said["error"]})
+        elif "added" not in said:
+            self._tell({"event": "logger", **said})
+
+    def _restart_logger(self) -> None:
+        """The logger is dead: its pipes are all here, the next one goes on where the files end."""
+        self.epoll.unregister(self.logger_channel)
+        self.logger_channel.close()
+        os.waitid(os.P_PIDFD, self.logger_pidfd, os.WEXITED)
+        os.close(self.logger_pidfd)
+        self._start_logger()
+        for name in self.flushes:
+            self._ask_logger({"op": "flush", "name": name})
+        for name in self.forgets:
+            self._ask_logger({"op": "remove", "name": name})
+
+    def _forget(self, name: str) -> None:
+        held, reply = self.held.pop(name), self.forgets.pop(name)
+        _close((*held.pipes, held.namespaces.net, held.namespaces.user))
+        remove_tree(self.layout, held.group.path)
+        self.leaves = [leaf for leaf in self.leaves if not leaf.path.startswith(f"{held.group.path}/")]
+        for waiting in self.flushes.pop(name, ()):
+            self._ok(waiting)
+        self._ok(reply)
+
+
+def _close(descriptors: list[int] | tuple[int | None, ...]) -> None:
+    for descriptor in descriptors:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _fields(operation: str, number: int | None, message: str, path: str | None, advice: str | None) -> Message:
+    return birth.StartFailure(operation, number, message, path, advice, birth.CANNOT_START).fields
+
+
+def _snapshot(held: Held) -> Message:
+    run = held.run
+    if run is None:
+        return {"run": None}
+    shown: Message = {"run": run.number, "pid": run.child.pid, "phase": run.phase, "cgroup": run.leaf.path}
+    if run.exit is not None:
+        shown["exit"] = run.exit
+    shown["userns"] = "mapped" if held.namespaces.user is not None else "host"
+    return shown
+
+
+def main(listener: int, controller: int) -> None:
+    """Be the launcher on two inherited sockets: one that listens and one that is connected to the supervisor."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to answer
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.umask(0)
+    syscalls.set_name("creche-launcher")
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # its children are clones of it: nobody looks into them before exec
+    sockets = [socket.socket(fileno=number) for number in (listener, controller)]
+    for each in sockets:
+        each.set_inheritable(False)
+    sockets[0].setblocking(False)
+    launcher = Launcher(*sockets)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    launcher.run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,132 @@
+"""The ladder: what the supervisor, the launcher, the middle process and pid 1 of a container say to each other.
+
+    supervisor                    launcher                       middle            pid 1
+      │ hello ────────────────────▶│
+      │◀──────── pid, what it holds│
+      │ hold NAME ────────────────▶│ a helper is cloned with NEWUSER|NEWNET, its ids mapped,
+      │                            │ its namespaces opened; the helper is gone
+      │◀─ netns, a socket inside it│
+      │ create NAME RUN, plan ────▶│ prepare: layers, root, /dev as descriptors
+      │                            │ clone3 into the leaf cgroup ──▶│ "0" to v1 tasks
+      │                            │                                │ setns user, net
+      │                            │◀─────────────────────── its pid│ clone3 PARENT ──▶│
+      │                            │ pidfd_open, then reap          ╵                  │ enter: mounts, pivot,
+      │                            │                                                   │ ids, filter
+      │                            │◀──────────────────────────── "created" or an error│
+      │◀────────────── pid or error│                                                   │ waits
+      │ start NAME ───────────────▶│ one byte ────────────────────────────────────────▶│ execve
+      │                            │◀─────────── end of the report pipe (exec closed it)│
+      │◀─────────────────────── ok │                                                   │ the program
+      │                            │◀───────────────────────────────── its pidfd wakes │ dead
+      │◀──────────── exited NAME RUN│ kept until acknowledged
+      │ acknowledge NAME RUN ─────▶│
+
+One packet is one message: a JSON object, with descriptors beside it (SCM_RIGHTS) where it says so. Requests carry `id`,
+the answer has the same `id` and either `ok` or `error`; a message without `id` is an event. Large plans travel in a
+memfd. A packet cut short or short of descriptors is refused: a receiver near its descriptor limit gets fewer and no
+error (MSG_CTRUNC).
+"""
+
+import array
+import fcntl
+import json
+import os
+import socket
+from typing import Any, NamedTuple
+
+VERSION = 1
+PACKET_LIMIT = 160_000  # bytes; about 200 kB is where the kernel refuses a packet
+DESCRIPTOR_LIMIT = 253  # SCM_MAX_FD, unix(7)
+
+Message = dict[str, Any]
+
+_DESCRIPTOR_SPACE = socket.CMSG_SPACE(DESCRIPTOR_LIMIT * array.array("i").itemsize)
+
+
+class ProtocolError(Exception):
+    """The other side said something that this side cannot take; the connection is of no use any more."""
+
+
+class Packet(NamedTuple):
+    """One message and the descriptors that came with it, which now belong to the receiver."""
+
+    message: Message
+    descriptors: tuple[int, ...]
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+def encode(message: Message) -> bytes:
+    """Return a message as one packet's bytes; raise ProtocolError where it is too long for one."""
+    data = json.dumps(message, separators=(",", ":")).encode()
+    if len(data) > PACKET_LIMIT:
+        raise ProtocolError(f"a message of {len(data)} bytes does not fit into one packet; it belongs into a memfd")
+    return data
+
+
+def rights(descriptors: tuple[int, ...]) -> list[tuple[int, int, bytes]]:
+    """Return the ancillary data that hands `descriptors` over (unix(7))."""
+    if not descriptors:
+        return []
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())]
+
+
+def decode(data: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> Packet:
+    """Return what arrived as a packet; raise ProtocolError, with every descriptor closed, where it is not whole."""
+    descriptors = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    packet = Packet({}, tuple(descriptors))
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+        packet.close()
+        raise ProtocolError(
+            "a packet arrived cut short: this process is out of file descriptors, or the peer is not creche"
+        )
+    try:
+        message = json.loads(data)
+    except ValueError as error:
+        packet.close()
+        raise ProtocolError(f"a packet is not JSON: {error}") from error
+    if not isinstance(message, dict):
+        packet.close()
+        raise ProtocolError("a packet is not a JSON object")
+    return Packet(message, packet.descriptors)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def receive(channel: socket.socket) -> Packet | None:
+    """Read one packet; None at the end of the connection."""
+    data, ancillary, flags, _ = channel.recvmsg(PACKET_LIMIT + 1, _DESCRIPTOR_SPACE)
+    if not data:
+        return None
+    return decode(data, ancillary, flags)
+
+
+def send(channel: socket.socket, message: Message, descriptors: tuple[int, ...] = ()) -> None:
+    """Write one packet; the descriptors stay the sender's to close."""
+    channel.sendmsg([encode(message)], rights(descriptors))
+
+
+def memory_file(name: str, content: bytes) -> int:
+    """Return a sealed memfd with `content` (memfd_create(2)): what a packet is too small for."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    seal(descriptor)
+    return descriptor
+
+
+def seal(descriptor: int) -> None:
+    """Forbid every change of a memfd from here on (F_ADD_SEALS in fcntl(2))."""
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, 0xF)  # SEAL | SHRINK | GROW | WRITE
+
+
+def content(descriptor: int) -> bytes:
+    """Return a memfd's whole content."""
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)

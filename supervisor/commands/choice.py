@@ -50,7 +50,7 @@ def app_name(text: str) -> str:
 def left_over(places: Places) -> dict[str, Path | None]:
     """The apps that have state on disk, running or not, each with its app file."""
     try:
-        directories = sorted(entry for entry in (places.root / "apps").iterdir() if (entry / "state").is_dir())
+        directories = sorted(entry for entry in (places.root / "apps").iterdir() if (entry / "app.json").is_file())
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except PermissionError as error:

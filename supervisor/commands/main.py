@@ -1,6 +1,5 @@
 """The group `creche`: which commands there are, and what becomes of their errors. Imports click and nothing heavier."""
 
-import sys
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -107,8 +106,4 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line of this process and exit with its status."""
-    try:
-        cli.main(prog_name="creche")
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read the output has left; there is nobody to tell
-        sys.exit(141)
+    cli.main(prog_name="creche")

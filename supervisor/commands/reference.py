@@ -29,7 +29,9 @@ def _section(root: click.Context, name: str) -> str:
     options = [
         record
         for parameter in found.params
-        if parameter.name not in ("root", "run") and (record := parameter.get_help_record(context))
+        if isinstance(parameter, click.Option)
+        and parameter.name not in ("root", "run", "help")
+        and (record := parameter.get_help_record(context))
     ]
     lines = [f"## creche {name}", "", f"    {' '.join(['creche', name, *pieces])}", ""]
     lines += [" ".join(part.split()) + "\n" for part in (found.help or "").split("\n\n")]

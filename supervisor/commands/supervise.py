@@ -16,7 +16,6 @@ from supervisor.app_file.problems import AppFileError
 from supervisor.commands.command import Failure, Places, Wrong
 from supervisor.commands.streams import POLL_SECONDS, Printer, pieces
 from supervisor.control.client import socket_path
-from supervisor.control.creche_api import closing
 from supervisor.control.server import serve
 from supervisor.failures import AppError, AppFailed
 from supervisor.machine import StartError
@@ -130,10 +129,9 @@ def _print_some(readers: dict[str, Reader], printer: Printer) -> None:
 
 
 async def _print_stories(app: App) -> None:
-    async with closing(app.events()) as events:
-        async for event in events:
-            if event.event in _STORIES:
-                await trio.to_thread.run_sync(_say, event.detail or event.event, abandon_on_cancel=True)
+    async for event in app.events():
+        if event.event in _STORIES:
+            await trio.to_thread.run_sync(_say, event.detail or event.event, abandon_on_cancel=True)
 
 
 def _say(text: str) -> None:

@@ -133,16 +133,18 @@ class App:
         with held(self.directory, self.name):
             await self._load()
             async with trio.open_nursery() as nursery:
+                ours = True
                 try:
                     await nursery.start(self._main)
                     await self._prepare()
+                    ours = False
                     yield
                 except BaseException as error:
                     if _is_cancelled(error):
                         hurry = HURRY
                         raise
                     # Kept out of the nursery, so that the caller gets the error itself and not a group of one.
-                    thrown = _lone(error)
+                    thrown = _lone(error) if ours else error
                 finally:
                     with trio.CancelScope(shield=True):
                         await self._leave(hurry)
@@ -216,6 +218,7 @@ class App:
             if changed:
                 await self._machine.discard(container.name)
             record = carried_over(record, container, identity, self._boot)
+        record = attrs.evolve(record, ready=False)  # what the journal says of it must be seen first
         actor = Actor(container, record, spec=identity, machine=self._machine, board=self._board, scribe=self._scribe)
         if changed and survivor is not None:
             actor.post(Request("restart", reason="update"))

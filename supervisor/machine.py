@@ -140,7 +140,10 @@ class Machine(Protocol):
         ...
 
     async def discard(self, name: str) -> None:
-        """Remove for good: writable layer, log, address, namespaces, cgroup. Nothing happens for an unknown name."""
+        """Remove for good: writable layer, log, address, namespaces, cgroup, published ports.
+
+        Nothing happens for an unknown name.
+        """
         ...
 
     async def publish(self, name: str, ready: bool) -> None:

@@ -66,8 +66,9 @@ class Scripted:
         self.serving = False
         self.broken: dict[str, Exception] = {}
         self.calls: list[tuple[float, str, str, Any]] = []
-        self._births = 0
+        self._births: dict[str, int] = defaultdict(int)
         self._pids = 1000
+        self._addresses: dict[str, str] = {}
 
     def boottime(self) -> float:
         return 5000.0 + trio.current_time()
@@ -117,14 +118,15 @@ class Scripted:
     async def settle(self, container: Container) -> Home:
         await self._do("settle", container.name)
         self.homes[container.name] = container
-        return Home(f"10.0.0.{len(self.homes)}")
+        return Home(self._addresses.setdefault(container.name, f"10.0.0.{len(self._addresses) + 1}"))
 
     async def create(self, name: str, run: int) -> Birth:
         assert name in self.homes, f"{name} was never settled"
         assert not self._alive(name), f"{name} lives already"
         assert run not in self.runs[name], f"run {run} of {name} exists already"
         script = self.lives.get(name, [FOREVER])
-        life = script[min(len(self.runs[name]), len(script) - 1)]
+        life = script[min(self._births[name], len(script) - 1)]
+        self._births[name] += 1
         if life.create_error is not None:
             await self._do("create", name, run)
             self.runs[name][run] = Run(run, 0, life, end=Exit(None, None))
@@ -177,6 +179,8 @@ class Scripted:
         await self._do("discard", name)
         assert not self._alive(name), f"{name} is discarded alive"
         self.homes.pop(name, None)
+        self.runs.pop(name, None)
+        self.published.discard(name)
 
     async def publish(self, name: str, ready: bool) -> None:
         await self._do("publish", name, ready)
@@ -201,10 +205,14 @@ class Scripted:
             raise self.broken[verb]
         await trio.sleep(self.takes if verb != "wait" else 0)
 
+    def _now(self) -> float:
+        """The time; between two supervisors, when it last was told."""
+        return trio.current_time() if trio.lowlevel.in_trio_run() else self.calls[-1][0]
+
     def _alive(self, name: str) -> list[Run]:
         """The run that lives; one whose time is over, but for whom nobody waited, ends here."""
         for run in self.runs[name].values():
-            if run.end is None and trio.current_time() >= run.ends_at:
+            if run.end is None and self._now() >= run.ends_at:
                 code = run.life.code if run.life.signal is None else 128 + run.life.signal
                 self._end(run, Exit(code, run.life.signal, run.life.oom, run.life.last_lines))
         return [run for run in self.runs[name].values() if run.end is None]

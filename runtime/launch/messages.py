@@ -40,7 +40,7 @@ DESCRIPTOR_LIMIT = 253  # SCM_MAX_FD, unix(7)
 
 Message = dict[str, Any]
 
-_DESCRIPTOR_SPACE = socket.CMSG_SPACE(DESCRIPTOR_LIMIT * array.array("i").itemsize)
+DESCRIPTOR_SPACE = socket.CMSG_SPACE(DESCRIPTOR_LIMIT * array.array("i").itemsize)
 
 
 class ProtocolError(Exception):
@@ -101,7 +101,7 @@ def decode(data: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> 
 
 def receive(channel: socket.socket) -> Packet | None:
     """Read one packet; None at the end of the connection."""
-    data, ancillary, flags, _ = channel.recvmsg(PACKET_LIMIT + 1, _DESCRIPTOR_SPACE)
+    data, ancillary, flags, _ = channel.recvmsg(PACKET_LIMIT + 1, DESCRIPTOR_SPACE)
     if not data:
         return None
     return decode(data, ancillary, flags)

@@ -1,0 +1,475 @@
+"""The real machine: what the tree decides, done through the launcher, the network and the disk.
+
+A container's life here: `settle` writes its own files, has the launcher make its namespaces, and links them; `create`
+hands the launcher the plan; `wait` is woken by the launcher's word. A launcher that dies takes nothing with it that
+cannot be made again: its containers are killed, told as dead, and made anew by another launcher.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from net.addresses import AddressesExhausted, SubnetTaken, SubnetUnfit
+from runtime import capabilities, seccomp
+from runtime.cgroups.group import Group, remove_tree
+from runtime.cgroups.hierarchy import CgroupError, Layout, find
+from runtime.launch import client, messages
+from runtime.launch.messages import Message, Packet
+from runtime.logs import last_lines
+from runtime.plan import Place, Plan, plan
+from supervisor import claims
+from supervisor.app_file.spec import AppSpec, Container
+from supervisor.connection import Connection, LauncherGone, Refused
+from supervisor.container_config import HOST_ROOT, Surroundings, config_of, own_files, resources_of
+from supervisor.machine import Birth, Exit, Home, StartError, Survivor
+from supervisor.threads import in_thread
+from supervisor.wiring import Wiring, port_key
+
+_LAST_LINES = 10
+
+
+@attrs.define
+class _Run:
+    """What is known of a container's current run."""
+
+    number: int
+    pid: int = 0
+    cgroup: str = ""
+    userns: str = "host"
+    phase: str = "created"  # created, running, exited
+    raw: Message | None = None
+    over: trio.Event = attrs.field(factory=trio.Event)
+
+
+@attrs.define
+class _Home:
+    """What this supervisor made or found for a container."""
+
+    container: Container
+    base: int | None
+    plan: Plan
+    packed: int
+    """A memfd with the plan as the launcher takes it."""
+    filter: int | None
+    """A memfd with the seccomp program; shared, not this home's to close."""
+    launcher: int
+    """The pid of the launcher that holds it."""
+
+
+class KernelMachine:
+    """supervisor.machine.Machine over Linux. Needs root."""
+
+    def __init__(self, spec: AppSpec, *, root: Path, run: Path, detached: bool) -> None:
+        self._app = spec.name
+        self._root = root
+        self._directory = root / "apps" / spec.name
+        self._sockets = run / spec.name
+        self._run_root = run
+        self._detached = detached
+        self._wiring = Wiring(spec.name, run, self._directory / "network.json", spec.network.subnet)
+        self._cgroup = f"creche/{spec.name}-{self._wiring.seed[:8]}"
+        self._layout: Layout | None = None
+        self._connection: Connection | None = None
+        self._launcher = 0
+        self._init = True
+        self._held: dict[str, Message] = {}
+        self._ports: set[str] = set()
+        self._homes: dict[str, _Home] = {}
+        self._containers: dict[str, Container] = {}
+        self._bases: dict[str, int] = {}
+        self._runs: dict[str, _Run] = {}
+        self._filters: dict[frozenset[str], int] = {}
+        self._last_capability = capabilities.last()
+        self._dismantling = False
+        self.warnings: list[str] = []
+
+    def boottime(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def wall(self) -> float:
+        return time.time()
+
+    # The launcher
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Find the app's living launcher or start one; report started; run until cancelled.
+
+        When the launcher dies, start another: its containers are dead by then.
+        """
+        try:
+            channel = await in_thread(client.connect, self._sockets)
+            while True:
+                if channel is None:
+                    await in_thread(self._clear)
+                    channel = await in_thread(client.start, self._sockets, self._app)
+                self._connection = Connection(channel)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._pump, self._connection, nursery.cancel_scope)
+                    await self._greet(self._connection)
+                    task_status.started()
+                    task_status = trio.TASK_STATUS_IGNORED
+                    await trio.sleep_forever()
+                if self._dismantling:
+                    return await trio.sleep_forever()
+                self._connection.close()
+                channel = None
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+            for home in self._homes.values():
+                os.close(home.packed)
+            for descriptor in self._filters.values():
+                os.close(descriptor)
+
+    async def _pump(self, connection: Connection, scope: trio.CancelScope) -> None:
+        await connection.pump(self._hear)
+        scope.cancel()
+
+    async def _greet(self, connection: Connection) -> None:
+        packet = await connection.ask("hello", version=messages.VERSION, control=True, embedded=not self._detached)
+        self._launcher = packet.message["pid"]
+        self._init = packet.message["init"] is not None
+        self._held = packet.message["held"]
+        self._ports = set(packet.message["ports"])
+        for name, shown in self._held.items():
+            if shown["run"] is not None and name not in self._runs:
+                run = _Run(shown["run"], shown["pid"], shown["cgroup"], shown["userns"])
+                run.phase = "created" if shown["phase"] in ("creating", "created") else "running"
+                self._runs[name] = run
+                if "exit" in shown:
+                    self._over(run, shown["exit"])
+
+    def _clear(self) -> None:
+        """There is no launcher: whatever still runs of this app has nobody who could ever reap it. Kill it."""
+        remove_tree(self._found_layout(), self._cgroup)
+        for run in self._runs.values():
+            if run.phase != "exited":
+                trio.from_thread.run_sync(partial(self._over, run, None))
+
+    def _found_layout(self) -> Layout:
+        if self._layout is None:
+            self._layout = find()
+        return self._layout
+
+    def _hear(self, event: Message) -> None:
+        if event.get("event") == "exited":
+            run = self._runs.get(event["name"])
+            if run is not None and run.number == event["run"]:
+                self._over(run, event)
+        elif "trouble" in event:
+            self.warnings.append(f"the log of {event['trouble']} cannot be written: {event.get('message')}")
+
+    def _over(self, run: _Run, raw: Message | None) -> None:
+        run.phase, run.raw = "exited", raw
+        run.over.set()
+
+    async def _ask(self, name: str, operation: str, descriptors: tuple[int, ...] = (), **fields: Any) -> Packet:
+        """Ask the launcher about a container; raise StartError in the product's words."""
+        assert self._connection is not None, "serve() runs before anything is asked"
+        try:
+            return await self._connection.ask(operation, descriptors, name=name, **fields)
+        except Refused as error:
+            raise _start_error(name, error.fields) from error
+        except LauncherGone as error:
+            advice = "it is started again; the container follows its restart policy"
+            raise StartError(name, operation, str(error), advice=advice) from error
+
+    # The app
+
+    async def establish(self, containers: Sequence[Container]) -> None:
+        """Ids, subnet, addresses, the table and every published port; raises StartError before anything runs."""
+        self._containers.update({each.name: each for each in containers})
+        mapped = [each.name for each in containers if each.security.userns != "host"]
+        try:
+            self._bases.update(await in_thread(claims.claim, self._root, self._app, mapped))
+            await self._wiring.establish(containers)
+        except (SubnetTaken, SubnetUnfit, AddressesExhausted, claims.ClaimsExhausted, claims.DamagedLedger) as error:
+            raise StartError(self._app, "prepare the app", str(error)) from error
+        except OSError as error:
+            raise _os_error(self._app, "prepare the app", error) from error
+        for container in containers:
+            await self._reserve(container)
+
+    async def _reserve(self, container: Container) -> None:
+        if all(port_key(port) in self._ports for port in container.ports):
+            return
+        missing = attrs.evolve(container, ports=[port for port in container.ports if port_key(port) not in self._ports])
+        try:
+            bound = await in_thread(self._wiring.reserve, missing)
+        except OSError as error:
+            raise _os_error(container.name, "reserve its ports", error) from error
+        try:
+            keys = [key for key, _ in bound]
+            for start in range(0, len(bound), messages.DESCRIPTOR_LIMIT):
+                part = bound[start : start + messages.DESCRIPTOR_LIMIT]
+                packet = await self._ask(
+                    container.name,
+                    "reserve",
+                    tuple(each.fileno() for _, each in part),
+                    ports=[key for key, _ in part],
+                )
+                packet.close()
+            self._ports.update(keys)
+        finally:
+            for _, each in bound:
+                each.close()
+
+    async def survivors(self) -> Mapping[str, Survivor]:
+        """The runs that the launcher holds and that live."""
+        return {
+            name: Survivor(run.number, run.pid, run.cgroup, run.userns, run.phase == "running")
+            for name, run in self._runs.items()
+            if run.phase != "exited"
+        }
+
+    # One container
+
+    async def settle(self, container: Container) -> Home:
+        """Own files, volumes, namespaces, link; idempotent."""
+        name = container.name
+        self._containers[name] = container
+        await self._reserve(container)
+        try:
+            await self._hold(container)
+        except CgroupError as error:
+            raise StartError(name, "set its limits", str(error), errno=error.errno, path=error.filename) from error
+        except (ValueError, LookupError) as error:
+            raise StartError(name, "plan the container", str(error)) from error
+        except OSError as error:
+            raise _os_error(name, "prepare the container", error) from error
+        address = self._wiring.addresses.get(name)
+        return Home(None if address is None else str(address))
+
+    async def _hold(self, container: Container) -> None:
+        name = container.name
+        base = self._bases.get(name) if container.security.userns != "host" else None
+        group = Group.at(await in_thread(self._found_layout), f"{self._cgroup}/{name}", resources_of(container))
+        around = await in_thread(self._write, container, base, group.path)
+        config = config_of(container, around)
+        made = plan(config, self._place(container, base, group))
+        filtered = await self._filter(config)
+        packet = await self._ask(
+            name,
+            "hold",
+            userns=None if base is None else [base, claims.SIZE],
+            cgroup=group.path,
+            resources=resources_of(container),
+            log={
+                "directory": str(self._log(name)),
+                "max_size": container.logs.max_size,
+                "max_files": container.logs.max_files,
+            },
+        )
+        netns, inner = packet.descriptors
+        try:
+            if name in self._wiring.addresses:
+                if self._wiring.interface(name) in await in_thread(self._wiring.connected):
+                    os.close(inner)
+                else:
+                    await in_thread(self._wiring.connect, name, netns, inner)
+            else:
+                os.close(inner)
+        finally:
+            os.close(netns)
+        self.warnings.extend(packet.message["warnings"])
+        packed = messages.memory_file("creche-plan", _json(made.packed()))
+        self._drop_home(name)
+        self._homes[name] = _Home(container, base, made, packed, filtered, self._launcher)
+
+    def _write(self, container: Container, base: int | None, cgroup: str) -> Surroundings:
+        """Make the container's directories and its own files; edits keep the inode, so that mounts of them follow."""
+        home = self._directory / "containers" / container.name
+        own = home / "etc"
+        volumes = self._root / "volumes" / self._app
+        for directory in (home / "writable" / "upper", home / "writable" / "work", own, self._log(container.name)):
+            directory.mkdir(parents=True, exist_ok=True)
+        for mount in container.volumes:
+            if mount.kind == "volume":
+                (volumes / (mount.source or "")).mkdir(parents=True, exist_ok=True)
+        resolver = self._wiring.resolver(container)
+        if resolver.warning is not None and container.network != "none":
+            self.warnings.append(f"{container.name}: {resolver.warning}")
+        files = own_files(self._wiring.hosts_file(container), container.hostname or container.name, resolver.text)
+        for file, text in files.items():
+            with (own / file).open("a+") as opened:
+                opened.seek(0)
+                if opened.read() != text:
+                    opened.truncate(0)
+                    opened.write(text)
+        rootfs = Path(container.rootfs or "/")
+        return Surroundings(
+            base=base,
+            own_files=own,
+            volumes=volumes,
+            hidden=(self._root, self._run_root),
+            needs_nsswitch=rootfs != Path(HOST_ROOT) and not os.path.lexists(rootfs / "etc/nsswitch.conf"),
+            cgroup=cgroup,
+            machine=os.uname().machine,
+        )
+
+    def _place(self, container: Container, base: int | None, group: Group) -> Place:
+        assert container.rootfs is not None, "a container that is started has a rootfs: the file was checked"
+        hierarchies: list[tuple[str, str]] = []
+        for place in group.places:
+            shown = sorted(place.controllers)
+            if place.version == 2:
+                hierarchies.append(("unified" if self._found_layout().mode == "hybrid" else "", ""))
+            elif not {"devices", "freezer"} & set(shown):
+                hierarchies.append((Path(place.mount).name, ",".join(shown)))
+        tmpfs = container.writable.kind == "tmpfs"
+        return Place(
+            layers=(container.rootfs,),
+            idmapped=base is not None and container.rootfs != HOST_ROOT,
+            writable=str(self._directory / "containers" / container.name / "writable"),
+            memory=container.writable.size or 0 if tmpfs else 0,
+            hierarchies=tuple(hierarchies),
+            init=container.init,
+            last_capability=self._last_capability,
+        )
+
+    async def _filter(self, config: dict[str, Any]) -> int | None:
+        profile = config["linux"].get("seccomp")
+        if profile is None:
+            return None
+        allowed = frozenset(config["process"]["capabilities"]["bounding"])
+        if allowed not in self._filters:
+            code = await in_thread(seccomp.cached, profile, self._root / "cache")
+            if allowed not in self._filters:
+                self._filters[allowed] = messages.memory_file("creche-seccomp", code)
+        return self._filters[allowed]
+
+    def plan_of(self, name: str) -> list[str]:
+        """Return the container's plan, one line an operation. Raises KeyError before it is settled."""
+        return self._homes[name].plan.describe()
+
+    async def create(self, name: str, run: int) -> Birth:
+        """Have pid 1 of run `run` made."""
+        home = self._homes[name]
+        if home.launcher != self._launcher:
+            await self.settle(self._containers[name])
+            home = self._homes[name]
+        descriptors = (home.packed,) if home.filter is None else (home.packed, home.filter)
+        self._runs[name] = current = _Run(run, userns="host" if home.base is None else "mapped")
+        try:
+            packet = await self._ask(name, "create", descriptors, run=run)
+        except StartError:
+            self._over(current, None)
+            raise
+        current.pid, current.cgroup = packet.message["pid"], packet.message["cgroup"]
+        return Birth(current.pid, current.cgroup, current.userns)
+
+    async def start(self, name: str, run: int) -> None:
+        """Let it exec."""
+        await self._ask(name, "start", run=run)
+        current = self._runs[name]
+        if current.phase == "created":
+            current.phase = "running"
+
+    async def signal(self, name: str, signum: int) -> None:
+        """Signal pid 1; an init passes it on."""
+        with suppress(StartError):  # no such run any more, or no launcher: it is dead, and `wait` tells
+            await self._ask(name, "signal", signal=signum)
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL pid 1, and with it everything in its pid namespace."""
+        with suppress(StartError):
+            await self._ask(name, "kill")
+
+    async def wait(self, name: str, run: int) -> Exit:
+        """Return how the run ended, when its last output is on disk."""
+        current = self._runs.get(name)
+        if current is None or current.number != run:
+            return Exit(None, None)
+        await current.over.wait()
+        with suppress(StartError):
+            (await self._ask(name, "flush")).close()
+        lines = await in_thread(last_lines, str(self._log(name)), _LAST_LINES)
+        raw = current.raw
+        if raw is None:
+            return Exit(None, None, False, tuple(lines))
+        code, signum = raw["code"], raw["signal"]
+        if signum is not None:
+            code = 128 + signum
+        elif self._containers[name].init and code is not None and 128 < code <= 128 + 64:
+            signum = code - 128  # an init shows its program's signal as a shell does
+        return Exit(code, signum, raw["oom"] and (signum == 9), tuple(lines))
+
+    async def publish(self, name: str, ready: bool) -> None:
+        """Open or close its published ports."""
+        container = self._containers.get(name)
+        if container is not None:
+            await self._wiring.publish(container, ready)
+
+    async def discard(self, name: str) -> None:
+        """Nothing of the container stays but its volumes."""
+        container = self._containers.get(name)
+        if container is not None and container.ports:
+            keys = [port_key(port) for port in container.ports]
+            (await self._ask(name, "release", ports=keys)).close()
+            self._ports.difference_update(keys)
+        (await self._ask(name, "forget")).close()
+        self._drop_home(name)
+        self._runs.pop(name, None)
+        await self._wiring.forget(name)
+        await in_thread(self._remove, name)
+
+    def _drop_home(self, name: str) -> None:
+        home = self._homes.pop(name, None)
+        if home is not None:
+            os.close(home.packed)
+
+    def _remove(self, name: str) -> None:
+        for directory in (self._directory / "containers" / name, self._log(name)):
+            if directory.exists():
+                shutil.rmtree(directory)
+        claims.release(self._root, self._app, name)
+        self._bases.pop(name, None)
+
+    async def dismantle(self) -> None:
+        """End the launcher; remove links, table, cgroups and claims."""
+        self._dismantling = True
+        if self._connection is not None:
+            with suppress(LauncherGone, Refused):
+                (await self._connection.ask("end")).close()
+        await in_thread(self._dismantle)
+
+    def _dismantle(self) -> None:
+        remove_tree(self._found_layout(), self._cgroup)
+        self._wiring.dismantle()
+        claims.release(self._root, self._app)
+
+    def _log(self, name: str) -> Path:
+        return self._directory / "logs" / name
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    import json
+
+    return json.dumps(value).encode()
+
+
+def _start_error(name: str, fields: Message) -> StartError:
+    path = f" ({fields['path']})" if fields["path"] and fields["path"] not in fields["message"] else ""
+    return StartError(
+        name,
+        fields["operation"],
+        f"{fields['operation']}: {fields['message']}{path}",
+        errno=fields["errno"],
+        path=fields["path"],
+        advice=fields["advice"],
+        exit_code=fields["exit_code"],
+    )
+
+
+def _os_error(name: str, operation: str, error: OSError) -> StartError:
+    path = str(error.filename) if error.filename is not None else None
+    where = f" ({path})" if path else ""
+    return StartError(name, operation, f"{error.strerror or error}{where}", errno=error.errno, path=path)

@@ -36,6 +36,19 @@ def moment(text: str | None, now: float) -> float | None:
         raise Wrong(f"--since {text!r} is no moment; write 10m, 2026-01-31T12:00:00Z or unix seconds") from error
 
 
+def pause(took: float) -> float:
+    """How long to wait before logs are looked at again, when looking took so many seconds: a twentieth of the time."""
+    return max(POLL_SECONDS, 20 * took)
+
+
+def allow_many_files() -> None:
+    """Raise the soft limit on open files to the hard one: each followed container needs four."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def line_count(text: str) -> int | None:
     """`--tail`: a number of lines, None for `all`; raises `Wrong`."""
     if text == "all":
@@ -139,16 +152,18 @@ def logs(
     lines = line_count(tail)
     app, chosen = _chosen(places, names)
     printer = JsonPrinter(app) if as_json else Printer(chosen, timestamps=timestamps, colour=sys.stdout.isatty())
+    allow_many_files()
     with ExitStack() as stack:
         readers = {
             name: stack.enter_context(Reader(places.state(app) / "logs" / name, since_ns, lines)) for name in chosen
         }
         try:
             while follow:
+                began = time.monotonic()
                 write(printer, merge({name: reader.lines() for name, reader in readers.items()}))
                 if not places.state(app).exists():
                     return  # the app was taken down: there is nothing to follow any more
-                time.sleep(POLL_SECONDS)
+                time.sleep(pause(time.monotonic() - began))
         except KeyboardInterrupt:
             return
         write(printer, merge({name: reader.finish() for name, reader in readers.items()}))

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -14,13 +15,14 @@ from runtime.logs import Reader, merge
 from supervisor.app import App
 from supervisor.app_file.problems import AppFileError
 from supervisor.commands.command import Failure, Places, Wrong
-from supervisor.commands.streams import POLL_SECONDS, Printer, pieces
+from supervisor.commands.streams import Printer, allow_many_files, pause, pieces
 from supervisor.control.client import socket_path
 from supervisor.control.server import serve
 from supervisor.failures import AppError, AppFailed
 from supervisor.machine import StartError
 
 _EXPECTED = (AppError, AppFailed, StartError, OSError)
+FAREWELL_SECONDS = 2.0  # for a terminal to take the last lines
 _STORIES = ("died", "restarting", "exhausted", "failed", "adopted", "actor-failed", "journal-failed")
 
 
@@ -72,27 +74,30 @@ async def attend(app: App, places: Places, attached: bool, started: Callable[[],
     """Enter the app, serve it, heed signals; returns when it was taken down, by a signal or through the socket."""
     entered = trio.Event()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals, ExitStack() as stack:
-        names = list(app.spec.containers)
-        logs = places.state(app.name) / "logs"
-        # Opened before anything runs: all that is written from now on is printed, nothing of what was before.
-        readers = {name: stack.enter_context(Reader(logs / name, tail=0)) for name in names if attached}
+        output = stack.enter_context(Output(app, places)) if attached else None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_heed, app, signals, entered, nursery.cancel_scope, attached)
             async with app:
                 entered.set()
                 async with trio.open_nursery() as served:
                     await served.start(serve, app, socket_path(places.run, app.name))
-                    if attached:
-                        served.start_soon(_print_logs, readers, Printer(names, colour=sys.stdout.isatty()))
+                    if output is not None:
+                        served.start_soon(output.follow)
                         served.start_soon(_print_stories, app)
                     started()
                     await app.ended()
+                    if output is not None:
+                        await output.finish()
                     served.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
 
 
 async def _heed(
-    app: App, signals: AsyncIterator[int], entered: trio.Event, scope: trio.CancelScope, attached: bool
+    app: App,
+    signals: AsyncIterator[int],
+    entered: trio.Event,
+    scope: trio.CancelScope,
+    attached: bool,
 ) -> None:
     """First signal: stop gracefully; second: kill. Before the app is entered the first one ends it."""
     async with trio.open_nursery() as nursery:
@@ -112,20 +117,59 @@ async def _heed(
                 nursery.start_soon(app.down, 0.0)
 
 
-async def _print_logs(readers: dict[str, Reader], printer: Printer) -> None:
-    """Print until cancelled, from worker threads: a terminal that stands still must not hold up the supervisor."""
-    try:
-        while True:
-            await trio.to_thread.run_sync(_print_some, readers, printer, abandon_on_cancel=True)
-            await trio.sleep(POLL_SECONDS)
-    except BrokenPipeError:
-        _say("nobody reads the logs any more; `creche logs` shows them")
+class Output:
+    """The containers' output on stdout, from worker threads: a terminal that stands still holds up no supervisor."""
 
+    def __init__(self, app: App, places: Places) -> None:
+        self._directory = places.state(app.name) / "logs"
+        self._names = list(app.spec.containers)
+        self._printer = Printer(self._names, colour=sys.stdout.isatty())
+        self._lock = trio.Lock()
+        self._stack = ExitStack()
+        self._over = False
 
-def _print_some(readers: dict[str, Reader], printer: Printer) -> None:
-    for piece in pieces(printer, merge({name: reader.lines() for name, reader in readers.items()})):
-        sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
+    def __enter__(self) -> "Output":
+        """Open the logs before anything runs: all that is written from now on is printed, nothing of before."""
+        allow_many_files()
+        self._readers = {
+            name: self._stack.enter_context(Reader(self._directory / name, tail=0)) for name in self._names
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    async def follow(self) -> None:
+        """Print until cancelled, or until nobody reads any more."""
+        wait = 0.0
+        while not self._over:
+            await trio.sleep(wait)
+            wait = await self._show(final=False)
+
+    async def finish(self) -> None:
+        """Print what came since the last look: the files are gone with the app, but the readers hold them open."""
+        with trio.move_on_after(FAREWELL_SECONDS):
+            await self._show(final=True)
+
+    async def _show(self, *, final: bool) -> float:
+        async with self._lock:
+            if self._over:
+                return 0.0
+            try:
+                return await trio.to_thread.run_sync(self._write, final, abandon_on_cancel=True)
+            except BrokenPipeError:
+                self._over = True
+                os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
+                _say("nobody reads the logs any more; `creche logs` shows them")
+                return 0.0
+
+    def _write(self, final: bool) -> float:
+        began = time.monotonic()
+        looks = {name: reader.finish() if final else reader.lines() for name, reader in self._readers.items()}
+        for piece in pieces(self._printer, merge(looks)):
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        return pause(time.monotonic() - began)
 
 
 async def _print_stories(app: App) -> None:

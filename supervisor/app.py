@@ -130,25 +130,30 @@ class App:
             raise NotAllowed("creche needs root for now: run it as root (rootless containers are not yet supported)")
         thrown: BaseException | None = None
         hurry: float | None = None
+        ours, serving = True, trio.Event()
+        self._scope = trio.CancelScope(shield=True)
         with held(self.directory, self.name):
             await self._load()
-            async with trio.open_nursery() as nursery:
-                ours = True
-                try:
-                    await nursery.start(self._main)
-                    await self._prepare()
-                    ours = False
-                    yield
-                except BaseException as error:
-                    if _is_cancelled(error):
-                        hurry = HURRY
-                        raise
-                    # Kept out of the nursery, so that the caller gets the error itself and not a group of one.
-                    thrown = _lone(error) if ours else error
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await self._leave(hurry)
-                    self._scope.cancel()
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._main, serving)
+                    try:
+                        await serving.wait()
+                        await self._prepare()
+                        ours = False
+                        yield
+                    except BaseException as error:
+                        if _is_cancelled(error):
+                            hurry = HURRY
+                            raise
+                        # Kept out of the nursery, so that the caller gets the error itself and not a group of one.
+                        thrown = _lone(error) if ours else error
+                    finally:
+                        with trio.CancelScope(shield=True):
+                            await self._leave(hurry)
+                        self._scope.cancel()
+            except BaseExceptionGroup as group:
+                raise _lone(group) from None
         if thrown is not None:
             raise thrown
 
@@ -176,15 +181,14 @@ class App:
         self._scribe = Scribe(self.name, self._journal, self._bus, self._machine.wall, self._offload)
         self._tree = Tree(self.spec)
 
-    async def _main(self, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _main(self, serving: trio.Event) -> None:
         """The machine and the tree: shielded, so that a cancelled block can still stop its containers."""
-        self._scope = trio.CancelScope(shield=True)
         with self._scope:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._machine.serve)
                 await nursery.start(self._tree.run)
                 self._serving = True
-                task_status.started()
+                serving.set()
                 await trio.sleep_forever()
 
     async def _prepare(self) -> None:

@@ -9,10 +9,11 @@ import attrs
 
 from .check import ROOTS
 from .effects import quiet, without_effect
-from .forms import Form, keys_of, unknown_key
+from .forms import Form
 from .interpolate import interpolate
 from .problems import Invalid, KeyPath, Problem, shown
 from .spec import AppSpec, Container, container_form
+from .tables import keys_of, unknown_key
 from .values import NAME, read_ports
 
 _ATTEMPTS = 4

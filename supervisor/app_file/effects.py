@@ -1,12 +1,13 @@
 """Keys without effect: what a container's other keys make of a key, and why. Pure."""
 
+import functools
 from collections.abc import Collection, Iterator
 
 import attrs
 
-from .forms import keys_of
 from .problems import KeyPath, Problem
 from .spec import Container, Group, Restart
+from .tables import keys_of
 
 
 def without_effect(container: Container, broken: Collection[str] = ()) -> Iterator[Problem]:
@@ -15,7 +16,7 @@ def without_effect(container: Container, broken: Collection[str] = ()) -> Iterat
     Rules that follow from a key in `broken`, whose value is not known, are left out.
     """
     for cause, path, why in _rules(container):
-        if cause not in broken and _value(container, path) != _value(_default(container), path):
+        if cause not in broken and _value(container, path) != _value(_default(container.kind), path):
             yield Problem(path, f"has no effect {why}")
 
 
@@ -84,8 +85,9 @@ def _network_rules(container: Container) -> Iterator[Rule]:
         yield "replicas", ("affinity",), "with one replica"
 
 
-def _default(container: Container) -> Container:
-    return Container(name=container.name, kind=container.kind)
+@functools.cache
+def _default(kind: str) -> Container:
+    return Container(name="default", kind=kind)
 
 
 def _value(container: Container, path: KeyPath) -> object:
@@ -97,7 +99,7 @@ def _value(container: Container, path: KeyPath) -> object:
 
 def quiet(container: Container, path: KeyPath) -> Container:
     """Return the container with the key at `path` (one or two steps) back at its default."""
-    default = _default(container)
+    default = _default(container.kind)
     first, *rest = (str(step) for step in path)
     if not rest:
         return attrs.evolve(container, **{first: getattr(default, first)})

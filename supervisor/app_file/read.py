@@ -12,12 +12,12 @@ import attrs
 from .check import check
 from .document import Document
 from .environment import EnvironmentSyntaxError, parse_environment
-from .forms import TableOf
 from .paths import absolute
 from .positions import line_of, scan
 from .problems import AppFileError, Invalid, KeyPath, Problem
 from .spec import AppSpec
 from .support import refused
+from .tables import TableOf
 from .values import APP_NAME
 
 _SYNTAX = re.compile(r"(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)

@@ -1,7 +1,8 @@
 """The JSON Schema (draft 2020-12) of the app file, made from the classes and forms that read it."""
 
-from .forms import Schema, TableOf
+from .forms import Schema
 from .spec import AppSpec, container_form
+from .tables import TableOf
 
 
 def schema() -> Schema:

@@ -85,8 +85,9 @@ APP: Mapping[str, tuple[Refusal, ...]] = {
 def refused(spec: AppSpec) -> tuple[Problem, ...]:
     """Return a problem for each value that this version cannot give its effect; paths begin at the file's top."""
     found = list(_against(spec, AppSpec(name=spec.name), APP))
+    default = Container(name="default")
     for name, container in spec.containers.items():
-        problems = _against(container, Container(name=name), CONTAINER)
+        problems = _against(container, default, CONTAINER)
         found += [problem.below("containers", name) for problem in problems]
     found += [problem.below("group") for problem in _against(spec.group, Group(), GROUP)]
     for name, group in spec.groups.items():

@@ -11,23 +11,10 @@ import attrs
 
 from runtime import capabilities
 
-from .forms import (
-    Choice,
-    Flag,
-    Form,
-    ListOf,
-    MapOf,
-    Schema,
-    Spelled,
-    Spread,
-    TableOf,
-    Text,
-    Whole,
-    key,
-    table,
-)
+from .forms import Choice, Flag, Form, ListOf, MapOf, Schema, Spelled, Spread, Text, Whole
 from .problems import Invalid, Problem, did_you_mean, shown, wrong
 from .quantities import parse_size, print_size
+from .tables import TableOf, key, table
 
 NAME = Text('a name of lower-case letters, digits, "-" and "_", at most 63 long', r"[a-z0-9][a-z0-9_-]{0,62}")
 APP_NAME = Text('a name of lower-case letters, digits and "-", at most 31 long', r"[a-z0-9][a-z0-9-]{0,30}")

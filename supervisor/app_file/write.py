@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import tomli_w
 
-from .forms import TableOf
 from .interpolate import escape
 from .spec import AppSpec
+from .tables import TableOf
 
 
 def normalised(spec: AppSpec) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import attrs
 import pytest
 
 from supervisor.app_file import support
-from supervisor.app_file.forms import keys_of
 from supervisor.app_file.read import AppFileError, read
 from supervisor.app_file.spec import AppSpec, Container, Group, Limits, Secret, Security
+from supervisor.app_file.tables import keys_of
 
 VALID = Path(__file__).parent / "valid"
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from supervisor.app_file import spec as app_spec
 from supervisor.app_file.document import Document
-from supervisor.app_file.forms import keys_of
 from supervisor.app_file.read import parse, read, restore
 from supervisor.app_file.spec import AppSpec, Container, Group, Limits, Link, Mount, Port, Tcp, Ulimit, Writable
+from supervisor.app_file.tables import keys_of
 from supervisor.app_file.write import normalised, to_json, to_toml
 
 VALID = Path(__file__).parent / "valid"

@@ -20,7 +20,10 @@ _ATTEMPTS = 4
 
 
 class Document:
-    """The app that a file's tables make. `problems` grows while its parts are read; see `place` for their paths."""
+    """The app that a file's tables make. `problems` grows while its parts are read; see `place` for their paths.
+
+    Raises RecursionError for tables that are nested too deeply.
+    """
 
     def __init__(self, data: Mapping[str, Any], variables: Mapping[str, str]) -> None:
         self.problems: list[Problem] = []

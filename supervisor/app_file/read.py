@@ -49,9 +49,9 @@ def parse(text: str, *, file: str | Path, environ: Mapping[str, str]) -> AppSpec
     shown, file = str(file), Path(os.path.abspath(file))
     try:
         data = tomllib.loads(text)
+        document = Document(data, environ)
     except (ValueError, RecursionError) as error:
         raise AppFileError([_syntax(error, text, shown)]) from None
-    document = Document(data, environ)
     name = file.stem if file.name != "creche.toml" else file.parent.name
     spec = absolute(document.app("app", file), file.parent)
     problems = document.problems
@@ -110,7 +110,7 @@ def _text(path: Path, file: str, key: KeyPath) -> str:
 
 def _syntax(error: ValueError | RecursionError, text: str, file: str) -> Problem:
     if isinstance(error, RecursionError):
-        return Problem((), "is no TOML that can be read: its tables or lists are nested too deeply", file=file)
+        return Problem((), "is no TOML that can be read: something in it is nested too deeply", file=file)
     match = _SYNTAX.fullmatch(str(error))
     what, line = (match[1], match[2]) if match else (str(error), None)
     line = int(line) if line else text.count("\n", 0, len(text.rstrip())) + 1 if match else None

@@ -151,7 +151,15 @@ def test_a_file_that_is_no_text_says_where(tmp_path: Path) -> None:
         read(tmp_path / "x.toml")
 
 
-@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "9" * 10_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 100_000,
+        "a = " + "9" * 10_000,
+        ".".join("a" * 5_000) + " = 1",
+        "a = '" + "${A:-" * 2_000 + "}" * 2_000 + "'",
+    ],
+)
 def test_a_hostile_text_is_a_problem_like_any_other(text: str) -> None:
     with pytest.raises(AppFileError, match="TOML"):
         app(text)

@@ -23,7 +23,8 @@ import trio
 from supervisor.actor import Actor, NotRunning, Request
 from supervisor.app_file.spec import AppSpec, Container, container_form
 from supervisor.board import Board
-from supervisor.events import Bus, Event
+from supervisor.bus import Bus
+from supervisor.events import Event
 from supervisor.failures import AppFailed, Closing, ContainerFailed, Foreign, NoApp, NotAllowed, UnknownContainer
 from supervisor.journal import Journal, Owner, Record
 from supervisor.lifecycle import RESTING

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import attrs
 import trio
 
-from supervisor.events import Bus, Event
+from supervisor.bus import Bus
+from supervisor.events import Event, EventName
 from supervisor.journal import Journal, Record
 from supervisor.policy import Reason
 
@@ -26,7 +27,7 @@ class Offload(Protocol):
 class Note:
     """An event to be: the scribe numbers and dates it. Without a `cause` it follows from the note before it, if any."""
 
-    event: str
+    event: EventName
     detail: str
     reason: Reason | None = None
     cause: int | None = None

@@ -4,7 +4,7 @@ import errno
 
 import trio
 
-from supervisor.events import Bus
+from supervisor.bus import Bus
 from supervisor.journal import Journal, Record
 from supervisor.scribe import Note, Scribe
 from tests.unit.supervisor.scripted import inline, virtually

@@ -6,7 +6,8 @@ import attrs
 import trio
 
 from supervisor.app_file.spec import AppSpec, Container
-from supervisor.events import Bus, Event
+from supervisor.bus import Bus
+from supervisor.events import Event
 from supervisor.status import Status
 from supervisor.tree import Branch
 

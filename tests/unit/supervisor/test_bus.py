@@ -3,7 +3,8 @@
 import pytest
 import trio
 
-from supervisor.events import Bus, Event
+from supervisor.bus import Bus
+from supervisor.events import Event
 from tests.unit.supervisor.scripted import virtually
 
 

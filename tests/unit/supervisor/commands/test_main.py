@@ -39,6 +39,18 @@ def test_ps_loads_nothing_heavy(serving, places):
     assert not HEAVY & loaded
 
 
+def test_ps_without_a_supervisor_loads_nothing_heavy(places):
+    from supervisor.app_file.spec import AppSpec, Container
+    from supervisor.app_file.write import normalised
+    from supervisor.journal import Journal, Owner
+
+    spec = AppSpec(name="shop", containers=[Container(name="web", rootfs="/", command="run")])
+    Journal(places.state("shop")).own(Owner("shop", None, normalised(spec)))
+    out, loaded = loaded_by(["--root", str(places.root), "--run", str(places.run), "ps", "--json"])
+    assert [each["name"] for each in json.loads(out)] == ["web"]
+    assert not HEAVY & loaded
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in HIDDEN])
 def test_every_command_has_help_with_an_example(creche, name):
     result = creche(name, "--help")

@@ -80,8 +80,8 @@ class KernelMachine:
         self._connection: Connection | None = None
         self._launcher = 0
         self._init = True
-        self._held: dict[str, Message] = {}
         self._ports: set[str] = set()
+        self._linked: set[str] = set()
         self._homes: dict[str, _Home] = {}
         self._containers: dict[str, Container] = {}
         self._bases: dict[str, int] = {}
@@ -137,9 +137,11 @@ class KernelMachine:
         packet = await connection.ask("hello", version=messages.VERSION, control=True, embedded=not self._detached)
         self._launcher = packet.message["pid"]
         self._init = packet.message["init"] is not None
-        self._held = packet.message["held"]
+        held: dict[str, Message] = packet.message["held"]
         self._ports = set(packet.message["ports"])
-        for name, shown in self._held.items():
+        interfaces = await in_thread(self._wiring.connected)
+        self._linked = {name for name in held if self._wiring.interface(name) in interfaces}
+        for name, shown in held.items():
             if shown["run"] is not None and name not in self._runs:
                 run = _Run(shown["run"], shown["pid"], shown["cgroup"], shown["userns"])
                 run.phase = "created" if shown["phase"] in ("creating", "created") else "running"
@@ -149,10 +151,18 @@ class KernelMachine:
 
     def _clear(self) -> None:
         """There is no launcher: whatever still runs of this app has nobody who could ever reap it. Kill it."""
+        self._reap()
         remove_tree(self._found_layout(), self._cgroup)
         for run in self._runs.values():
             if run.phase != "exited":
                 trio.from_thread.run_sync(partial(self._over, run, None))
+
+    def _reap(self) -> None:
+        """Wait for a launcher that ended, where it is this process's own child."""
+        if self._launcher:
+            with suppress(ChildProcessError):
+                os.waitpid(self._launcher, 0)
+            self._launcher = 0
 
     def _found_layout(self) -> Layout:
         if self._layout is None:
@@ -271,10 +281,11 @@ class KernelMachine:
         netns, inner = packet.descriptors
         try:
             if name in self._wiring.addresses:
-                if self._wiring.interface(name) in await in_thread(self._wiring.connected):
+                if name in self._linked:
                     os.close(inner)
                 else:
                     await in_thread(self._wiring.connect, name, netns, inner)
+                    self._linked.add(name)
             else:
                 os.close(inner)
         finally:
@@ -417,6 +428,7 @@ class KernelMachine:
             self._ports.difference_update(keys)
         (await self._ask(name, "forget")).close()
         self._drop_home(name)
+        self._linked.discard(name)
         self._runs.pop(name, None)
         await self._wiring.forget(name)
         await in_thread(self._remove, name)
@@ -442,6 +454,7 @@ class KernelMachine:
         await in_thread(self._dismantle)
 
     def _dismantle(self) -> None:
+        self._reap()
         remove_tree(self._found_layout(), self._cgroup)
         self._wiring.dismantle()
         claims.release(self._root, self._app)

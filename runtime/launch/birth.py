@@ -10,6 +10,7 @@ import errno
 import gc
 import json
 import os
+import resource
 import signal
 import stat
 import struct
@@ -27,7 +28,13 @@ RUN_NAMESPACES = (
     | syscalls.CLONE_NEWIPC
     | syscalls.CLONE_NEWCGROUP
 )
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ)
+"""What the launcher ignores, the last two because Python does, and no container may inherit."""
+
 CREATED = b"created\n"  # on the report pipe; every other line is a failure in JSON
+OPEN_FILES = 1024
+"""The soft limit of open files that a container starts with; the launcher's own is higher (systemd's default, 1024)."""
+
 INTERNAL = 70  # EX_SOFTWARE: a defect of creche itself
 CANNOT_START, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127  # as `docker run` has them
 
@@ -155,8 +162,8 @@ def _leave_imports() -> None:
     sys.path.clear()
     sys.path_hooks.clear()
     sys.path_importer_cache.clear()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores both, and ignored survives exec
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    for number in IGNORED:  # ignored survives clone3 with CLONE_CLEAR_SIGHAND, and exec
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -219,6 +226,8 @@ def _first(birth: Birth, go: int, report: int) -> NoReturn:
     code = INTERNAL
     try:
         os.setsid()
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         os.umask(0)

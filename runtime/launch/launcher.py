@@ -1,100 +1,32 @@
 """The launcher: a small, warm, single-threaded process that clones containers, holds them and reaps them.
 
-It is the containers' parent and outlives its supervisor: it keeps namespaces, log pipes, pidfds, reserved ports and
-every exit status that nobody acknowledged. It imports nothing at run time, parses nothing but its own messages, and one
-epoll loop (`Launcher.run`) is all it does. Started by runtime.launch.client as `python -I -S`.
+It is the containers' parent and outlives its supervisor: it keeps namespaces, log pipes, pidfds, reserved ports, and
+every exit status until that container's next run. It imports nothing at run time, parses nothing but its own messages,
+and one epoll loop (`Launcher.run`) is all it does. Started by runtime.launch.client as `python -I -S`.
 """
 
 import contextlib
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
 import struct
 import sys
-from collections import deque
-from typing import Any
 
 from runtime import syscalls
 from runtime.cgroups.group import Group, Leaf, remove_tree
 from runtime.cgroups.hierarchy import find
 from runtime.launch import birth, helper, inits, logger
+from runtime.launch.connection import Connection, Reply
+from runtime.launch.holding import Held, Run
 from runtime.launch.messages import VERSION, Message, Packet, ProtocolError, content, encode, receive, rights
 from runtime.operations import unpack
 from runtime.world import World
 
 _REMOVAL_PAUSE = 0.01  # seconds between two tries to remove a cgroup whose last process is still leaving
-
-
-class Connection:
-    """One client of the launcher; what it cannot take at once waits in `owed`."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        channel.setblocking(False)
-        self.channel = channel
-        self.owed: deque[tuple[bytes, tuple[int, ...]]] = deque()
-        self.control = False
-
-    def send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
-        """Send or keep for later; descriptors are duplicated while they wait."""
-        self.owed.append((encode(message), tuple(os.dup(each) for each in descriptors)))
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what is owed until the peer's queue is full; a peer that is gone is owed nothing."""
-        while self.owed:
-            data, descriptors = self.owed[0]
-            try:
-                self.channel.sendmsg([data], rights(descriptors))
-            except BlockingIOError:
-                return
-            except OSError:  # its end of the connection comes through epoll
-                pass
-            self.owed.popleft()
-            for descriptor in descriptors:
-                os.close(descriptor)
-
-    def close(self) -> None:
-        """Close the connection and what it was owed."""
-        for _, descriptors in self.owed:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        self.owed.clear()
-        self.channel.close()
-
-
-Reply = tuple[Connection, int]  # whom to answer, and the request's id
-
-
-class Run:
-    """One life of a container's processes."""
-
-    def __init__(self, number: int, child: birth.Child, leaf: Leaf, creator: Reply) -> None:
-        self.number = number
-        self.child = child
-        self.leaf = leaf
-        self.creator: Reply | None = creator
-        self.starter: Reply | None = None
-        self.said = b""
-        self.phase = "creating"  # creating → created → starting → running → exited
-        self.exit: dict[str, Any] | None = None
-
-
-class Held:
-    """What a container has for life."""
-
-    def __init__(
-        self, name: str, namespaces: helper.Namespaces, group: Group, pipes: tuple[int, ...], log: Message
-    ) -> None:
-        self.name = name
-        self.namespaces = namespaces
-        self.group = group
-        self.pipes = pipes  # stdout read, write, staging read, write; stderr the same four
-        self.log = log
-        self.run: Run | None = None
-        self.warnings: list[str] = []
 
 
 class Launcher:
@@ -216,7 +148,7 @@ class Launcher:
                 connection.control = False
             reply[0].control = True
             self.embedded = bool(message.get("embedded"))
-        held = {name: _snapshot(each) for name, each in self.held.items()}
+        held = {name: each.snapshot() for name, each in self.held.items()}
         self._ok(reply, {"pid": os.getpid(), "held": held, "ports": list(self.ports), "init": self.init_path})
 
     def do_hold(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
@@ -329,13 +261,6 @@ class Launcher:
         if run.phase != "exited":
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(run.child.pidfd, signal.SIGKILL)
-        self._ok(reply)
-
-    def do_acknowledge(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
-        """Forget a run whose end has been written down."""
-        held = self.held.get(message["name"])
-        if held and held.run and held.run.number == message["run"] and held.run.phase == "exited":
-            held.run = None
         self._ok(reply)
 
     def do_flush(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
@@ -541,23 +466,14 @@ def _fields(operation: str, number: int | None, message: str, path: str | None, 
     return birth.StartFailure(operation, number, message, path, advice, birth.CANNOT_START).fields
 
 
-def _snapshot(held: Held) -> Message:
-    run = held.run
-    if run is None:
-        return {"run": None}
-    shown: Message = {"run": run.number, "pid": run.child.pid, "phase": run.phase, "cgroup": run.leaf.path}
-    if run.exit is not None:
-        shown["exit"] = run.exit
-    shown["userns"] = "mapped" if held.namespaces.user is not None else "host"
-    return shown
-
-
 def main(listener: int, controller: int) -> None:
     """Be the launcher on two inherited sockets: one that listens and one that is connected to the supervisor."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to answer
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        # Whatever the supervisor's own parent ignored; then Ctrl-C and its like, which are the supervisor's to answer.
+        signal.signal(number, signal.SIG_IGN if number in birth.IGNORED else signal.SIG_DFL)
     os.umask(0)
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # about a dozen descriptors a container
     syscalls.set_name("creche-launcher")
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # its children are clones of it: nobody looks into them before exec
     sockets = [socket.socket(fileno=number) for number in (listener, controller)]

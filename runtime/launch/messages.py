@@ -18,8 +18,7 @@
       │                            │◀─────────── end of the report pipe (exec closed it)│
       │◀─────────────────────── ok │                                                   │ the program
       │                            │◀───────────────────────────────── its pidfd wakes │ dead
-      │◀──────────── exited NAME RUN│ kept until acknowledged
-      │ acknowledge NAME RUN ─────▶│
+      │◀─────────── exited NAME RUN│ kept until the next create of NAME, or its forget
 
 One packet is one message: a JSON object, with descriptors beside it (SCM_RIGHTS) where it says so. Requests carry `id`,
 the answer has the same `id` and either `ok` or `error`; a message without `id` is an event. Large plans travel in a

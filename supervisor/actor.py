@@ -331,8 +331,9 @@ class Actor:
     async def _not_started(self, problem: StartError) -> Step:
         if self.record.pid is not None:
             await self._machine.publish(self.name, False)
-        story = f"did not start: {problem}" + (f" ({problem.advice})" if problem.advice else "")
-        note = Note("died", f"{self.name} {story}", "start-error", self._cause)
+        story = f"did not start: {problem}"
+        advice = f" ({problem.advice})" if problem.advice else ""
+        note = Note("died", f"{self.name} {story}{advice}", "start-error", self._cause)
         end = Exit(problem.exit_code, None)
         return await self._follow_policy(Death(end.code, "start-error", 0.0), end, story, [note])
 
@@ -349,7 +350,7 @@ class Actor:
             await self._commit(*notes, note, **changes)
             return self._rest
         self._life.on("back-off")
-        note = Note("restarting", f"{self.name} restarts in {decision.delay:.1f} s: it {story}", death.reason)
+        note = Note("restarting", f"{self.name} restarts in {_seconds(decision.delay)} s: it {story}", death.reason)
         history = decision.history
         await self._commit(
             *notes,
@@ -544,6 +545,10 @@ def told(end: Exit) -> str:
     if end.signal is not None:
         return f"was ended by {signal_name(end.signal)}"
     return "ended, and nobody saw how" if end.code is None else f"exited with code {end.code}"
+
+
+def _seconds(delay: float) -> str:
+    return f"{delay:.1f}" if delay >= 0.05 else f"{delay:.2g}"
 
 
 def _ending(decision: Ended, story: str) -> str:

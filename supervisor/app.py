@@ -30,7 +30,7 @@ from supervisor.journal import Journal, Owner, Record
 from supervisor.lifecycle import RESTING
 from supervisor.lock import held
 from supervisor.machine import Machine, Survivor
-from supervisor.scribe import Note, Offload, Scribe
+from supervisor.scribe import Note, Offload, Scribe, in_own_thread
 from supervisor.status import Status, status_of
 from supervisor.tree import Branch, Tree
 
@@ -60,7 +60,7 @@ class App:
         self.run_directory = Path(run or os.environ.get("CRECHE_RUN") or "/run/creche").resolve()
         self.detached = detached
         self._machine_given = machine
-        self._offload: Offload = offload or trio.to_thread.run_sync
+        self._offload: Offload = offload or in_own_thread
         self._journal = Journal(self.directory)
         self._board = Board()
         self._reopened = False
@@ -68,6 +68,7 @@ class App:
         self._serving = False
         self._ended = trio.Event()
         self._removal = trio.Lock()
+        self._growth = trio.Lock()
         self._scope = trio.CancelScope()
         self._boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         self._session: AbstractAsyncContextManager[None] | None = None
@@ -337,17 +338,17 @@ class App:
         """
         from supervisor.app_file.read import complete
 
-        if self._closing:
-            raise Closing(f"the app {self.name} ends: it takes no container {container.name}")
-        if container.name in self.spec.containers:
-            raise ValueError(f"the app {self.name} has a container {container.name} already")
-        spec = attrs.evolve(self.spec, containers=[*self.spec.containers.values(), container])
-        spec = await self._offload(complete, spec, Path.cwd())
-        container = spec.containers[container.name]
-        await self._machine.establish(tuple(spec.containers.values()))
-        self.spec = spec
-        await self._own()
-        await self._add(container)
+        async with self._growth:
+            if self._closing:
+                raise Closing(f"the app {self.name} ends: it takes no container {container.name}")
+            if container.name in self.spec.containers:
+                raise ValueError(f"the app {self.name} has a container {container.name} already")
+            spec = attrs.evolve(self.spec, containers=[*self.spec.containers.values(), container])
+            spec = await self._offload(complete, spec, Path.cwd())
+            await self._machine.establish(tuple(spec.containers.values()))
+            self.spec = spec
+            await self._own()
+            await self._add(spec.containers[container.name])
         await self._until_ready([container.name])
         return Handle(self, container.name)
 
@@ -381,6 +382,8 @@ class App:
         Volumes stay unless asked. A second call with less time hurries the first.
         """
         self._closing = True
+        async with self._growth:  # a container that is being added is stopped with the others
+            pass
         await self._tree.stop(list(self._tree.actors), overall=timeout, lasting=False)
         async with self._removal:
             if self._ended.is_set():

@@ -18,9 +18,18 @@ from supervisor.policy import Reason
 
 
 class Offload(Protocol):
-    """How blocking work leaves the event loop: `trio.to_thread.run_sync`, or a plain call on a virtual clock."""
+    """How blocking work leaves the event loop: in a thread, or by a plain call on a virtual clock."""
 
     async def __call__(self, sync_fn: Callable[..., Any], *args: Any) -> Any: ...
+
+
+_DISK = trio.CapacityLimiter(2)
+"""Threads for the journal alone: what keeps the kernel's threads busy never holds it up."""
+
+
+async def in_own_thread(sync_fn: Callable[..., Any], *args: Any) -> Any:
+    """Run blocking work on the journal in a worker thread; it finishes even when this is cancelled meanwhile."""
+    return await trio.to_thread.run_sync(sync_fn, *args, limiter=_DISK)
 
 
 @attrs.frozen
@@ -50,7 +59,7 @@ class Scribe:
         self._journal = journal
         self._bus = bus
         self._wall = wall
-        self._offload: Offload = offload or trio.to_thread.run_sync
+        self._offload: Offload = offload or in_own_thread
         self._queue: list[_Entry] = []
         self._owed: dict[str, Record] = {}
         self._lock = trio.Lock()

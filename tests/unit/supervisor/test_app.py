@@ -52,6 +52,25 @@ def test_embedding_leaves_nothing_behind(tmp_path):
     assert here.files() == []
 
 
+def test_containers_added_at_once_are_all_there(tmp_path):
+    """Also when the app is taken down while one is being added."""
+    here = Place(tmp_path, takes=0.1)
+
+    async def main():
+        async with here.app() as app:
+            async with trio.open_nursery() as nursery:
+                for number in range(10):
+                    nursery.start_soon(app.start, box(f"c{number}"))
+            assert set(app.spec.containers) == here.machine.alive().keys() == {f"c{number}" for number in range(10)}
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(app.start, box("late"))
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(app.down)
+
+    virtually(main)
+    assert here.machine.left() == here.files() == []
+
+
 def test_threads_and_a_real_clock_do_as_well(tmp_path):
     here = Place(tmp_path)
 

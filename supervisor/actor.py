@@ -27,6 +27,7 @@ from supervisor.lifecycle import RESTING, Lifecycle, Trigger
 from supervisor.machine import Exit, Machine, StartError, Survivor
 from supervisor.policy import Again, Death, Ended, History, Reason, decide
 from supervisor.scribe import Note, Scribe
+from supervisor.stories import ending, seconds, signal_number, told
 
 if TYPE_CHECKING:
     from supervisor.app_file.spec import Container
@@ -346,11 +347,11 @@ class Actor:
         decision = decide(self.container.restart, death, self.record.history, now, self._draw())
         if isinstance(decision, Ended):
             self._life.on(_ENDINGS[decision.state])
-            note = Note(decision.state, f"{self.name} {_ending(decision, story)}", death.reason)
+            note = Note(decision.state, f"{self.name} {ending(decision, story)}", death.reason)
             await self._commit(*notes, note, **changes)
             return self._rest
         self._life.on("back-off")
-        note = Note("restarting", f"{self.name} restarts in {_seconds(decision.delay)} s: it {story}", death.reason)
+        note = Note("restarting", f"{self.name} restarts in {seconds(decision.delay)} s: it {story}", death.reason)
         history = decision.history
         await self._commit(
             *notes,
@@ -536,40 +537,3 @@ def _ends_run(request: Request) -> bool:
 
 def _target(request: Request) -> Literal["rest", "pend", "replace"]:
     return "rest" if request.kind == "stop" else "replace" if request.reason == "update" else "pend"
-
-
-def told(end: Exit) -> str:
-    """Return how a run ended, as the clause after "it"."""
-    if end.oom:
-        return "was killed by the OOM killer" if end.signal == signal.SIGKILL else "ran out of memory"
-    if end.signal is not None:
-        return f"was ended by {signal_name(end.signal)}"
-    return "ended, and nobody saw how" if end.code is None else f"exited with code {end.code}"
-
-
-def _seconds(delay: float) -> str:
-    return f"{delay:.1f}" if delay >= 0.05 else f"{delay:.2g}"
-
-
-def _ending(decision: Ended, story: str) -> str:
-    match decision.state:
-        case "completed":
-            return f"completed: it {story}"
-        case "exhausted":
-            return f"is exhausted: {decision.why}; the last time it {story}"
-        case _:
-            return f"{decision.state} for good: it {story}, and {decision.why}"
-
-
-def signal_number(name: str) -> int:
-    """Return the number of `SIGTERM`, `SIGRTMIN+3` or `SIGRTMAX-3`."""
-    base, _, _ = name.replace("-", "+").partition("+")
-    return int(signal.Signals[base]) + int(name[len(base) :] or 0)
-
-
-def signal_name(number: int) -> str:
-    """Return `SIGKILL`, or `signal 41` for one without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

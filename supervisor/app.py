@@ -7,8 +7,6 @@ Entering takes the app's lock, adopts what outlived an earlier supervisor and st
 everything in reverse order and leaves nothing behind but volumes, unless the app is detached.
 """
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
@@ -21,7 +19,8 @@ import attrs
 import trio
 
 from supervisor.actor import Actor, NotRunning, Request
-from supervisor.app_file.spec import AppSpec, Container, container_form
+from supervisor.adoption import carried_over, spec_id
+from supervisor.app_file.spec import AppSpec, Container, Stop, container_form
 from supervisor.board import Board
 from supervisor.bus import Bus
 from supervisor.events import Event
@@ -32,6 +31,7 @@ from supervisor.lock import held
 from supervisor.machine import Machine, Survivor
 from supervisor.scribe import Note, Offload, Scribe, in_own_thread
 from supervisor.status import Status, status_of
+from supervisor.stories import signal_number
 from supervisor.tree import Branch, Tree
 
 HURRY = 2.0
@@ -232,8 +232,6 @@ class App:
 
     async def _remove(self, name: str, survivor: Survivor | None) -> None:
         """Stop and discard a container that the app has no more."""
-        from supervisor.actor import signal_number
-        from supervisor.app_file.spec import Stop
 
         if survivor is not None:
             known: Mapping[str, Container] = {} if self._former is None else _spec_of(self._former).containers
@@ -473,25 +471,6 @@ class Handle:
 
     async def kill(self, signum: int) -> None:
         await self.app.kill([self.name], signum)
-
-
-def spec_id(container: Container) -> str:
-    """Return a hash of the container's part of the app file."""
-    shown = json.dumps(container_form(container.name).show(container), sort_keys=True)
-    return hashlib.sha256(shown.encode()).hexdigest()
-
-
-def carried_over(record: Record, container: Container, identity: str, boot: str) -> Record:
-    """Return with which record a container goes on that has no living run.
-
-    One that was stopped by request stays so, unless its policy is always (Docker's rule). After a boot, or when its
-    part of the file changed, it starts anew; so does one that was stopped because its supervisor ended.
-    """
-    stays_stopped = record.desired == "stopped" and container.restart.policy != "always" and record.spec == identity
-    anew = Record(record.name, identity, boot, run=record.run, restarts=record.restarts, address=record.address)
-    if record.state == "stopped" or record.boot != boot or record.spec != identity:
-        return attrs.evolve(anew, state="stopped", desired="stopped") if stays_stopped else anew
-    return record
 
 
 def _spec_of(owner: Owner) -> AppSpec:

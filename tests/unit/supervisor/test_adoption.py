@@ -6,7 +6,7 @@ import attrs
 import pytest
 import trio
 
-from supervisor.app import carried_over
+from supervisor.adoption import carried_over
 from supervisor.failures import Foreign, JournalError
 from supervisor.journal import Journal, Record
 from supervisor.machine import Exit

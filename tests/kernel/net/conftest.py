@@ -144,6 +144,8 @@ def world() -> Iterator[World]:
         syscalls.unshare(syscalls.CLONE_NEWNET)
         made = World(own_namespace())
         ip("link", "set", "lo", "up")
+        # A namespace is born with the machine's own switch, which any app that ever ran here has turned on.
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
         yield made
     finally:
         syscalls.setns(machine, syscalls.CLONE_NEWNET)

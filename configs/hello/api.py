@@ -2,11 +2,26 @@
 
 import socket
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 STORE = "http://store:7000/"
+PATIENCE = 5.0  # seconds for a store that has just been started to listen
+
+
+def next_number() -> int:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urlopen(Request(STORE, method="POST"), timeout=PATIENCE) as response:
+                return int(response.read())
+        except URLError as error:
+            refused = isinstance(error.reason, ConnectionRefusedError)  # nothing was asked yet: ask again
+            if not refused or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -15,9 +30,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, "ok\n")
             return
         try:
-            with urlopen(Request(STORE, method="POST"), timeout=5) as response:
-                count = int(response.read())
-        except (URLError, OSError) as error:
+            count = next_number()
+        except OSError as error:
             self.answer(503, f"the store does not answer: {error}\n")
             return
         print(f"api: request {count} from {self.client_address[0]}", flush=True)

@@ -1,8 +1,8 @@
 """What a test left behind: taken before and after it, compared, told by name.
 
 Several developers' tests may run on one machine at once. So a process, cgroup, interface, route, table or claim counts
-only when it can be shown to be this test's: a descendant of this pytest process, or named by the seed of an app below one
-of the test's own directories. File descriptors and mounts are this process's own.
+only when it can be shown to be this test's: a descendant of this pytest process, or named by the seed of an app below
+one of the test's own directories. File descriptors and mounts are this process's own.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 
-from net import addresses, firewall, links
+from net import addresses, firewall
 from runtime.cgroups.hierarchy import OURS
 from supervisor.claims import LEDGER
 

@@ -6,7 +6,7 @@ passed over as the C library does, and whatever looks like a number is only ever
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_ID = 0xFFFFFFFE
 """The highest id; the one above it is -1, "no change", to every system call that takes ids."""
@@ -20,8 +20,7 @@ _NUMBER_LIKE = re.compile(r"[-+]?[0-9][0-9_.,a-fA-FxXoO]*|[-+].*")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,254}\$?")
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """The ids, inside the container, that its process gets, and its home directory."""
 
     uid: int
@@ -30,16 +29,14 @@ class Account:
     home: str = "/"
 
 
-@dataclass(frozen=True, slots=True)
-class _User:
+class _User(NamedTuple):
     name: str
     uid: int
     gid: int
     home: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
+class _Group(NamedTuple):
     name: str
     gid: int
     members: tuple[str, ...]

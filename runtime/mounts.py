@@ -13,7 +13,6 @@ from runtime import syscalls
 from runtime.paths import make_directory, make_file, open_below
 from runtime.world import World
 
-
 PIVOT_PLACE = "/dev"
 
 

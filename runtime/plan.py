@@ -146,7 +146,10 @@ def _root(config: Mapping[str, Any], place: Place, owner: int) -> tuple[list[Ope
     else:
         prepare.append(OpenTree("writable", place.writable, place.idmapped, False, 0))
     prepare.append(Overlay("root", keys, "writable"))
-    enter: list[Operation] = [Isolate(), AttachRoot("root")]
+    # A mount namespace of another user namespace than its parent's is born a slave: nothing leaves it
+    # (mount_namespaces(7), "Restrictions on mount namespaces"), and what is attached here is private.
+    mapped = any(each["type"] == "user" for each in config.get("linux", {}).get("namespaces", []))
+    enter: list[Operation] = [AttachRoot("root")] if mapped else [Isolate(), AttachRoot("root")]
     covered: list[str] = []
     for number, mount in enumerate(config.get("mounts", [])):
         _mount(f"mounts[{number}]", mount, place, owner, covered, prepare, enter)

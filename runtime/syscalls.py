@@ -9,7 +9,9 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import struct
+from collections.abc import Callable
 
 # PyDLL keeps the GIL held: there is one thread wherever these run between clone and exec, and letting it go and taking
 # it again costs more than most of the calls. Calls that may wait for a device (umount) belong in a worker thread.
@@ -35,6 +37,8 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+CLONE_VM = 0x00000100
+CLONE_VFORK = 0x00004000
 CLONE_PARENT = 0x00008000
 CLONE_CLEAR_SIGHAND = 0x100000000
 CLONE_INTO_CGROUP = 0x200000000
@@ -151,6 +155,31 @@ def clone3(flags: int, *, exit_signal: int = 0, cgroup: int | None = None) -> in
         arguments.flags |= CLONE_INTO_CGROUP
         arguments.cgroup = cgroup
     return _syscall("clone3", _CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments))
+
+
+_Function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+_shared_stack = ctypes.create_string_buffer(1 << 20)
+
+
+def clone_shared(function: Callable[[], None]) -> None:
+    """Run `function` in a child that shares this process's memory, and wait for its end (CLONE_VM in clone(2)).
+
+    This process stands still meanwhile (CLONE_VFORK), so that what the child stores is simply there afterwards; nothing
+    is copied and nothing has to be copied on write. The child has descriptors, namespaces, credentials and cgroups of
+    its own. `function` must not raise.
+    """
+
+    def run(_: object) -> int:
+        function()
+        return 0
+
+    callback = _Function(run)
+    top = (ctypes.addressof(_shared_stack) + len(_shared_stack)) & ~15
+    flags = CLONE_VM | CLONE_VFORK | signal.SIGCHLD
+    pid: int = _libc.clone(callback, ctypes.c_void_p(top), flags, None)
+    if pid < 0:
+        raise _failed("clone")
+    os.waitpid(pid, 0)
 
 
 def setns(descriptor: int, kind: int) -> None:

@@ -29,9 +29,10 @@ from supervisor.journal import Journal, Owner, Record
 from supervisor.lifecycle import RESTING
 from supervisor.lock import held
 from supervisor.machine import Machine, Survivor
-from supervisor.scribe import Note, Offload, Scribe, in_own_thread
+from supervisor.scribe import Note, Offload, Scribe
 from supervisor.status import Status, status_of
 from supervisor.stories import signal_number
+from supervisor.threads import on_disk
 from supervisor.tree import Branch, Tree
 
 HURRY = 2.0
@@ -41,8 +42,10 @@ HURRY = 2.0
 class App:
     """An app as an async context manager, of a name, to be built in code, or of a spec as the reader gives it.
 
-    `root` and `run` default to CRECHE_ROOT and CRECHE_RUN, then to /var/lib/creche and /run/creche. `offload` is how
-    blocking work on the journal leaves the event loop.
+    `root` and `run` default to CRECHE_ROOT and CRECHE_RUN, then to /var/lib/creche and /run/creche. `detached`: leaving
+    the block leaves the containers running. `survives`: leaving stops them, but when this process is killed they live
+    on until the next `creche up` or `down`; without either they end with it. `offload` is how blocking work on the
+    journal leaves the event loop.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class App:
         root: str | Path | None = None,
         run: str | Path | None = None,
         detached: bool = False,
+        survives: bool = False,
         machine: Machine | None = None,
         offload: Offload | None = None,
     ) -> None:
@@ -59,8 +63,9 @@ class App:
         self.root = Path(root or os.environ.get("CRECHE_ROOT") or "/var/lib/creche").resolve()
         self.run_directory = Path(run or os.environ.get("CRECHE_RUN") or "/run/creche").resolve()
         self.detached = detached
+        self._survives = survives
         self._machine_given = machine
-        self._offload: Offload = offload or in_own_thread
+        self._offload: Offload = offload or on_disk
         self._journal = Journal(self.directory)
         self._board = Board()
         self._reopened = False
@@ -109,7 +114,7 @@ class App:
         if owner is None:
             raise NoApp(f"there is no app {name} under {app.root}: {app.directory / 'app.json'} does not exist")
         app.spec = _spec_of(owner)
-        app._reopened = True
+        app._reopened = app._survives = True
         return app
 
     # The block
@@ -176,7 +181,7 @@ class App:
             from supervisor.kernel import KernelMachine
 
             self._machine: Machine = KernelMachine(
-                self.spec, root=self.root, run=self.run_directory, detached=self.detached
+                self.spec, root=self.root, run=self.run_directory, embedded=not (self.detached or self._survives)
             )
         else:
             self._machine = self._machine_given

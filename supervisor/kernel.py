@@ -65,15 +65,18 @@ class _Home:
 
 
 class KernelMachine:
-    """supervisor.machine.Machine over Linux. Needs root."""
+    """supervisor.machine.Machine over Linux. Needs root.
 
-    def __init__(self, spec: AppSpec, *, root: Path, run: Path, detached: bool) -> None:
+    `embedded`: the end of this process ends the containers too; else they live on, held by the launcher.
+    """
+
+    def __init__(self, spec: AppSpec, *, root: Path, run: Path, embedded: bool) -> None:
         self._app = spec.name
         self._root = root
         self._directory = root / "apps" / spec.name
         self._sockets = run / spec.name
         self._run_root = run
-        self._detached = detached
+        self._embedded = embedded
         self._wiring = Wiring(spec.name, run, self._directory / "network.json", spec.network.subnet)
         self._cgroup = f"creche/{spec.name}-{self._wiring.seed[:8]}"
         self._layout: Layout | None = None
@@ -134,7 +137,7 @@ class KernelMachine:
         scope.cancel()
 
     async def _greet(self, connection: Connection) -> None:
-        packet = await connection.ask("hello", version=messages.VERSION, control=True, embedded=not self._detached)
+        packet = await connection.ask("hello", version=messages.VERSION, control=True, embedded=self._embedded)
         self._launcher = packet.message["pid"]
         self._init = packet.message["init"] is not None
         held: dict[str, Message] = packet.message["held"]

@@ -15,21 +15,13 @@ from supervisor.bus import Bus
 from supervisor.events import Event, EventName
 from supervisor.journal import Journal, Record
 from supervisor.policy import Reason
+from supervisor.threads import on_disk
 
 
 class Offload(Protocol):
     """How blocking work leaves the event loop: in a thread, or by a plain call on a virtual clock."""
 
     async def __call__(self, sync_fn: Callable[..., Any], *args: Any) -> Any: ...
-
-
-_DISK = trio.CapacityLimiter(2)
-"""Threads for the journal alone: what keeps the kernel's threads busy never holds it up."""
-
-
-async def in_own_thread(sync_fn: Callable[..., Any], *args: Any) -> Any:
-    """Run blocking work on the journal in a worker thread; it finishes even when this is cancelled meanwhile."""
-    return await trio.to_thread.run_sync(sync_fn, *args, limiter=_DISK)
 
 
 @attrs.frozen
@@ -59,7 +51,7 @@ class Scribe:
         self._journal = journal
         self._bus = bus
         self._wall = wall
-        self._offload: Offload = offload or in_own_thread
+        self._offload: Offload = offload or on_disk
         self._queue: list[_Entry] = []
         self._owed: dict[str, Record] = {}
         self._lock = trio.Lock()

@@ -14,8 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from runtime.cgroups import devices, v1, v2
 from runtime.cgroups.hierarchy import OURS, CgroupError, Hierarchy, Layout, MissingController, read_only
@@ -27,8 +26,7 @@ _ATTEMPTS = 20
 """How often a directory is tried whose parents other apps may remove at the same moment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """Open descriptors that lead a process into a leaf: cloned into `unified`, then `enter` from the inside."""
 
     unified: int | None
@@ -48,8 +46,7 @@ class Entry:
             os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """The cgroup of one run: one directory in each hierarchy of its container."""
 
     places: tuple[Hierarchy, ...]
@@ -97,8 +94,7 @@ class Leaf:
         return _remove(self.places, self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """A container's cgroup at `path`, which starts with `creche/`; `places` are the hierarchies it uses."""
 
     layout: Layout

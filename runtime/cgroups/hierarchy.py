@@ -2,7 +2,6 @@
 
 import errno
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -37,8 +36,7 @@ class MissingController(CgroupError):
         self.limit = limit
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchy:
+class Hierarchy(NamedTuple):
     """One mounted hierarchy: `own` is the calling process's cgroup in it, `root` what of it `mount` shows."""
 
     version: Literal[1, 2]
@@ -49,8 +47,7 @@ class Hierarchy:
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """All usable hierarchies; each controller lives in exactly one."""
 
     v1: tuple[Hierarchy, ...]

@@ -1,8 +1,7 @@
 """What one container may use: OCI's `linux.resources`, checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Device = tuple[str, str, bool]
 """A device rule as v1 writes it, such as `c 1:3`; its access, such as `rwm`; and whether it allows."""
@@ -29,8 +28,7 @@ _KEYS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(NamedTuple):
     """Limits in the spec's units: bytes, microseconds, counts; -1 means no limit and None not asked for."""
 
     memory: int | None = None

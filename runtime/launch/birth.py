@@ -13,7 +13,6 @@ import os
 import resource
 import signal
 import stat
-import struct
 import sys
 from typing import Any, NamedTuple, NoReturn
 
@@ -97,35 +96,26 @@ def deliver(birth: Birth) -> Child:
     go_read, go_write = os.pipe2(os.O_CLOEXEC)
     report_read, report_write = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(report_read, False)
-    pid_read, pid_write = os.pipe2(os.O_CLOEXEC)
+    middle = _Middle(birth, go_read, report_write)
     try:
-        # SIGCHLD: with CLONE_PARENT the grandchild inherits it, and only a child with SIGCHLD is waited for plainly.
-        middle = syscalls.clone3(syscalls.CLONE_CLEAR_SIGHAND, exit_signal=signal.SIGCHLD, cgroup=birth.cgroup)
+        syscalls.clone_shared(middle.run)
     except OSError as error:
-        for descriptor in (go_read, go_write, report_read, report_write, pid_read, pid_write):
-            os.close(descriptor)
-        raise StartFailure(
-            "clone into the cgroup", error.errno, str(error.strerror), None, _clone_advice(error.errno), CANNOT_START
-        ) from error
-    if middle == 0:
-        _middle(birth, go_read, report_write, pid_write)
-    for descriptor in (go_read, report_write, pid_write):
-        os.close(descriptor)
-    answer = os.read(pid_read, 4)
-    os.close(pid_read)
-    if len(answer) == 4:
-        pid: int = struct.unpack("=i", answer)[0]
-        pidfd = syscalls.pidfd_open(pid)  # before anything is reaped: the pid cannot be anybody else's yet
-        os.waitpid(middle, 0)
-        return Child(pid, pidfd, go_write, report_read)
-    os.waitpid(middle, 0)
+        middle.failure = StartFailure(
+            "clone", error.errno, error.strerror or "", None, _clone_advice(error.errno), CANNOT_START
+        )
+    os.close(go_read)
+    os.close(report_write)
+    if middle.failure is None:
+        try:
+            # Nobody but this process can reap pid 1, and it has not: the pid is nobody else's.
+            return Child(middle.pid, syscalls.pidfd_open(middle.pid), go_write, report_read)
+        except OSError as error:
+            os.kill(middle.pid, signal.SIGKILL)
+            os.waitpid(middle.pid, 0)
+            middle.failure = StartFailure("open the pidfd", error.errno, error.strerror or "", None, None, CANNOT_START)
     os.close(go_write)
-    try:
-        said = os.read(report_read, 65536)
-    except BlockingIOError:
-        said = b""
     os.close(report_read)
-    raise failure_from(said)
+    raise middle.failure
 
 
 def failure_from(said: bytes) -> StartFailure:
@@ -176,32 +166,41 @@ def _say(descriptor: int, line: bytes) -> None:
         os.write(descriptor, line)
 
 
-def _middle(birth: Birth, go: int, report: int, pids: int) -> NoReturn:
-    """Enter the leaf and the namespaces that last, clone pid 1 as the launcher's own child, and end."""
-    step = "leave the launcher"
-    try:
-        _leave_imports()
-        _close_others(birth, go, report, pids)
+class _Middle:
+    """The process between: it enters the leaf and the namespaces that last, and clones pid 1 as the launcher's child.
+
+    It shares the launcher's memory while the launcher stands still, so what it finds out it simply stores here, and
+    nothing that the launcher goes on with may be changed.
+    """
+
+    def __init__(self, birth: Birth, go: int, report: int) -> None:
+        self.birth = birth
+        self.go = go
+        self.report = report
+        self.pid = 0
+        self.failure: StartFailure | None = None
+
+    def run(self) -> None:
+        birth = self.birth
         step = "enter the cgroup"
-        for tasks in birth.tasks:  # the thread moves itself: `cgroup.procs` would wait for an RCU grace period
-            os.write(tasks, b"0")
-        step = "join the namespaces"
-        if birth.userns is not None:
-            syscalls.setns(birth.userns, syscalls.CLONE_NEWUSER)
-        syscalls.setns(birth.netns, syscalls.CLONE_NEWNET)
-        step = "clone pid 1"
-        pid = syscalls.clone3(syscalls.CLONE_PARENT | RUN_NAMESPACES)
-        if pid == 0:
-            os.close(pids)
-            _first(birth, go, report)
-        os.write(pids, struct.pack("=i", pid))
-        os._exit(0)
-    except OSError as error:
-        advice = _clone_advice(error.errno)
-        _report(report, StartFailure(step, error.errno, error.strerror or "", None, advice, CANNOT_START).fields)
-    except BaseException as error:  # noqa: BLE001 -- the last frame of a clone: there is no caller to raise to
-        _report(report, StartFailure(step, None, repr(error), None, None, INTERNAL).fields)
-    os._exit(INTERNAL)
+        try:
+            for tasks in birth.tasks:  # the thread moves itself: `cgroup.procs` would wait for an RCU grace period
+                os.write(tasks, b"0")
+            step = "join the namespaces"
+            if birth.userns is not None:
+                syscalls.setns(birth.userns, syscalls.CLONE_NEWUSER)
+            syscalls.setns(birth.netns, syscalls.CLONE_NEWNET)
+            step = "clone pid 1"
+            flags = syscalls.CLONE_PARENT | syscalls.CLONE_CLEAR_SIGHAND | RUN_NAMESPACES
+            pid = syscalls.clone3(flags, cgroup=birth.cgroup)
+            if pid == 0:
+                _first(birth, self.go, self.report)
+            self.pid = pid
+        except OSError as error:
+            advice = _clone_advice(error.errno)
+            self.failure = StartFailure(step, error.errno, error.strerror or "", None, advice, CANNOT_START)
+        except BaseException as error:  # noqa: BLE001 -- the last frame of a clone: there is no caller to raise to
+            self.failure = StartFailure(step, None, repr(error), None, None, INTERNAL)
 
 
 def _close_others(birth: Birth, *pipes: int) -> None:
@@ -225,6 +224,8 @@ def _first(birth: Birth, go: int, report: int) -> NoReturn:
     world, program = birth.world, birth.program
     code = INTERNAL
     try:
+        _leave_imports()
+        _close_others(birth, go, report)
         os.setsid()
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))

@@ -34,6 +34,7 @@ def make(identity: tuple[int, int] | None) -> tuple[Namespaces, int]:
     flags = syscalls.CLONE_NEWNET | (syscalls.CLONE_NEWUSER if identity else 0)
     pid = syscalls.clone3(flags | syscalls.CLONE_CLEAR_SIGHAND, exit_signal=signal.SIGCHLD)
     if pid == 0:
+        ours.close()  # or it would never see that its parent gave up
         _serve(theirs, None)
     theirs.close()
     opened: list[int] = []
@@ -63,6 +64,7 @@ def visit(namespaces: Namespaces) -> int:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = syscalls.clone3(syscalls.CLONE_CLEAR_SIGHAND, exit_signal=signal.SIGCHLD)
     if pid == 0:
+        ours.close()
         _serve(theirs, namespaces)
     theirs.close()
     try:

@@ -6,6 +6,7 @@ and one epoll loop (`Launcher.run`) is all it does. Started by runtime.launch.cl
 """
 
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -26,6 +27,7 @@ from runtime.launch.messages import VERSION, Message, Packet, ProtocolError, con
 from runtime.operations import unpack
 from runtime.world import World
 
+_LONGEST_WORD = 2000  # characters of a string in a refusal, which may quote what was asked
 _REMOVAL_PAUSE = 0.01  # seconds between two tries to remove a cgroup whose last process is still leaving
 
 
@@ -46,6 +48,7 @@ class Launcher:
         self.flushes: dict[str, list[Reply]] = {}
         self.forgets: dict[str, Reply] = {}
         self.leaves: list[Leaf] = []  # of dead runs, to be removed
+        self.spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.epoll = select.epoll()
         self.listener = listener
         self.epoll.register(listener, select.EPOLLIN)
@@ -71,7 +74,14 @@ class Launcher:
     # --- connections ---
 
     def _accept(self) -> None:
-        channel, _ = self.listener.accept()
+        try:
+            channel, _ = self.listener.accept()
+        except OSError as error:
+            if error.errno == errno.EMFILE:  # the spare one is for turning away who would be waiting for ever
+                os.close(self.spare)
+                self.listener.accept()[0].close()
+                self.spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            return
         _, uid, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid in (0, os.getuid()):
             self._welcome(channel)
@@ -105,7 +115,8 @@ class Launcher:
 
     def _answer(self, connection: Connection, packet: Packet) -> None:
         message = packet.message
-        reply: Reply = (connection, message.get("id", 0))
+        number = message.get("id")
+        reply: Reply = (connection, number if isinstance(number, int) else 0)
         try:
             handler = getattr(self, f"do_{message.get('op')}", None)
             if handler is None:
@@ -130,7 +141,8 @@ class Launcher:
 
     def _refuse(self, reply: Reply, fields: Message) -> None:
         connection, number = reply
-        connection.send({"id": number, "error": fields})
+        cut = {key: value[:_LONGEST_WORD] if isinstance(value, str) else value for key, value in fields.items()}
+        connection.send({"id": number, "error": cut})
 
     def _tell(self, event: Message) -> None:
         for connection in self.connections.values():
@@ -328,14 +340,12 @@ class Launcher:
         if said:
             return
         self._close_report(run)
-        waiting, run.creator, run.starter = run.creator or run.starter, None, None
-        if run.said or run.phase == "creating":
-            if waiting:
-                self._refuse(waiting, birth.failure_from(run.said).fields)
-        elif run.phase == "starting":
+        if run.phase == "starting" and not run.said:
             run.phase = "running"
-            if waiting:
-                self._ok(waiting)
+            if run.starter:
+                self._ok(run.starter)
+                run.starter = None
+        # Else it failed: `_reap` says so when it is gone, so that whoever hears of it may try again at once.
 
     def _close_report(self, run: Run) -> None:
         del self.reports[run.child.report]
@@ -361,8 +371,11 @@ class Launcher:
         run.exit = {
             "code": None if killed else ended.si_status,
             "signal": ended.si_status if killed else None,
-            "oom": run.leaf.oom_kills() > 0,
+            "oom": _oom(run.leaf),
         }
+        waiting = run.creator or run.starter
+        if waiting:
+            self._refuse(waiting, birth.failure_from(run.said).fields)
         self._tell({"event": "exited", "name": held.name, "run": run.number, **run.exit})
         self.leaves.append(run.leaf)
 
@@ -377,6 +390,8 @@ class Launcher:
             if run is not None and run.phase != "exited":
                 os.waitid(os.P_PIDFD, run.child.pidfd, os.WEXITED)
             remove_tree(self.layout, held.group.path)
+        self.pidfds.clear()  # what epoll still has to say about them is over
+        self.reports.clear()
         self.logger_channel.close()
         os.waitid(os.P_PIDFD, self.logger_pidfd, os.WEXITED)
         self.ending = True
@@ -431,6 +446,8 @@ class Launcher:
         elif "error" in said and said.get("name") in self.flushes:
             for reply in self.flushes.pop(said["name"]):
                 self._ok(reply, {"incomplete": said["error"]})
+        elif "error" in said and said.get("name") in self.forgets:  # it never had its log: nothing is to be drained
+            self._forget(said["name"])
         elif "added" not in said:
             self._tell({"event": "logger", **said})
 
@@ -460,6 +477,14 @@ def _close(descriptors: list[int] | tuple[int | None, ...]) -> None:
     for descriptor in descriptors:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _oom(leaf: Leaf) -> bool:
+    try:
+        return leaf.oom_kills() > 0
+    except OSError as error:  # somebody removed the cgroup: no reason to take the other containers' parent away
+        print(f"creche: whether the OOM killer struck in {leaf.path} is not known: {error}", file=sys.stderr)
+        return False
 
 
 def _fields(operation: str, number: int | None, message: str, path: str | None, advice: str | None) -> Message:

@@ -89,7 +89,7 @@ def decode(data: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> 
         )
     try:
         message = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         packet.close()
         raise ProtocolError(f"a packet is not JSON: {error}") from error
     if not isinstance(message, dict):
@@ -100,7 +100,7 @@ def decode(data: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> 
 
 def receive(channel: socket.socket) -> Packet | None:
     """Read one packet; None at the end of the connection."""
-    data, ancillary, flags, _ = channel.recvmsg(PACKET_LIMIT + 1, DESCRIPTOR_SPACE)
+    data, ancillary, flags, _ = channel.recvmsg(PACKET_LIMIT + 1, DESCRIPTOR_SPACE, socket.MSG_CMSG_CLOEXEC)
     if not data:
         return None
     return decode(data, ancillary, flags)

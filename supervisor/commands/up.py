@@ -71,7 +71,7 @@ def up(
         from supervisor.app import App
         from supervisor.commands.supervise import run
 
-        run(App(spec, root=places.root, run=places.run), places, attached=True, started=lambda: None)
+        run(App(spec, root=places.root, run=places.run, survives=True), places, attached=True, started=lambda: None)
 
 
 @command("supervise", "creche supervise --report 3 /srv/shop/shop.toml", hidden=True)

@@ -7,7 +7,6 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -289,7 +288,7 @@ def test_remove_tree_ends_a_whole_app(layout: Layout) -> None:
 
 def test_remove_tree_without_cgroup_kill(layout: Layout) -> None:
     """As on a machine with v1 alone: frozen, killed one by one, thawed."""
-    v1 = replace(layout, v2=None)
+    v1 = layout._replace(v2=None)
     if v1.of("freezer") is None:
         pytest.skip("no v1 freezer here")
     web = Group.at(v1, f"{APP}/old", {})
@@ -358,7 +357,7 @@ def test_devices_are_denied_on_v2_by_a_program(layout: Layout, tmp_path: Path) -
     """A layout without the devices controller, as every pure v2 machine's."""
     if layout.v2 is None:
         pytest.skip("no cgroup v2 here")
-    unified = replace(layout, v1=())
+    unified = layout._replace(v1=())
     nodes = {"kmsg": (1, 11), "zero": (1, 5), "pts": (136, 99999)}
     for name, numbers in nodes.items():
         os.mknod(tmp_path / name, 0o600 | stat.S_IFCHR, os.makedev(*numbers))

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
+from runtime.launch import inits
 from tests import leaks
 
 REPOSITORY = Path(__file__).parents[2]
@@ -60,10 +61,19 @@ class Creche:
         self.root, self.run = directory / "root", directory / "run"
         self.scope = scope
         self._foregrounds: list[subprocess.Popen[bytes]] = []
+        self.prefix: list[str] = []
 
     @property
     def argv(self) -> list[str]:
-        return [sys.executable, str(REPOSITORY / "creche.py"), "--root", str(self.root), "--run", str(self.run)]
+        return [
+            *self.prefix,
+            sys.executable,
+            str(REPOSITORY / "creche.py"),
+            "--root",
+            str(self.root),
+            "--run",
+            str(self.run),
+        ]
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TERM") if name in os.environ}
@@ -94,6 +104,17 @@ class Creche:
     def _supervisor_logs(self) -> str:
         texts = [f"\n{path}:\n{path.read_text()[-3000:]}" for path in self.run.glob("*/*.log")]
         return "".join(texts)
+
+    @contextmanager
+    def without_static_inits(self) -> Generator[None]:
+        """Commands run where the host has no static init: in a mount namespace with /dev/null in their places."""
+        hidden = " ".join(path for path in inits.CANDIDATES if Path(path).exists())
+        script = f'for path in {hidden or "/dev/null"}; do mount --bind /dev/null $path; done; exec "$@"'
+        self.prefix = ["unshare", "--mount", "sh", "-ec", script, "sh"]
+        try:
+            yield
+        finally:
+            self.prefix = []
 
     # Files
 
@@ -279,10 +300,10 @@ def leaks_of(process: leaks.Process) -> bool:
 
 
 @contextmanager
-def driven(scope: leaks.Scope) -> Generator[Creche]:
+def driven(scope: leaks.Scope, parent: str = "/tmp") -> Generator[Creche]:
     """A Creche in a short directory of its own: socket paths end at 108 bytes, and people's are short, too."""
     leaks.ensure_tools(*TOOLS)
-    directory = Path(tempfile.mkdtemp(prefix="cr-", dir="/tmp")).resolve()
+    directory = Path(tempfile.mkdtemp(prefix="cr-", dir=parent)).resolve()
     directory.chmod(0o755)
     scope.own(directory)
     with Creche(directory, scope).alive() as creche:
@@ -290,10 +311,10 @@ def driven(scope: leaks.Scope) -> Generator[Creche]:
 
 
 @contextmanager
-def checked_driver() -> Generator[Creche]:
+def checked_driver(parent: str = "/tmp") -> Generator[Creche]:
     """The same for fixtures that outlive one test, with a leak check of its own."""
     scope = leaks.Scope()
-    with leaks.checked(scope), driven(scope) as creche:
+    with leaks.checked(scope), driven(scope, parent) as creche:
         yield creche
 
 

@@ -47,6 +47,23 @@ class OpenTree(NamedTuple):
             raise OSError(error.errno, error.strerror, self.path) from error
 
 
+def unmappable(paths: tuple[str, ...], userns: int) -> str | None:
+    """Return the first of `paths` whose filesystem cannot be idmapped (mount_setattr(2)); what is missing can."""
+    world = World(userns, -1, -1)
+    for path in paths:
+        try:
+            OpenTree("probe", path, True, False, 0).execute(world)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return path
+            raise
+        finally:
+            world.close()
+    return None
+
+
 class MemoryLayer(NamedTuple):
     """A bounded tmpfs that holds a writable layer's two directories and is forgotten with the run."""
 

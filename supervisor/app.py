@@ -193,10 +193,16 @@ class App:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._machine.serve)
+                nursery.start_soon(self._tell_notices)
                 await nursery.start(self._tree.run)
                 self._serving = True
                 serving.set()
                 await trio.sleep_forever()
+
+    async def _tell_notices(self) -> None:
+        while True:
+            container, sentence = await self._machine.notice()
+            await self._scribe.commit(container, None, Note("warning", sentence))
 
     async def _prepare(self) -> None:
         """Take over what is there, make what all need, start the rest."""

@@ -4,13 +4,15 @@ from typing import Any, Literal, get_args
 
 import attrs
 
+from supervisor.moments import rfc3339, unix
 from supervisor.policy import Reason
 
 EventName = Literal[
     "created", "started", "ready", "unready", "died", "restarting", "exhausted", "stopping", "stopped", "completed",
-    "failed", "oom", "adopted", "removed", "actor-failed", "journal-failed", "gap",
+    "failed", "oom", "adopted", "removed", "warning", "actor-failed", "journal-failed", "gap",
 ]  # fmt: skip
-"""cli.md's names, and: `removed` (discarded for good), `actor-failed` (a bug in creche; the container runs on),
+"""cli.md's names, and: `removed` (discarded for good), `warning` (something is less than
+was asked for), `actor-failed` (a bug in creche; the container runs on),
 `journal-failed` (the disk refuses the journal), `gap` (events that a slow reader missed)."""
 
 
@@ -29,8 +31,8 @@ class Event:
     detail: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the event as `creche events --json` prints it, `time` as a number."""
-        return attrs.asdict(self)
+        """Return the event as `creche events --json` prints it, `time` in RFC 3339."""
+        return {**attrs.asdict(self), "time": rfc3339(self.time)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Event":
@@ -38,4 +40,5 @@ class Event:
         names = {field.name for field in attrs.fields(cls)}
         if set(data) != names or not isinstance(data["seq"], int) or data["event"] not in get_args(EventName):
             raise ValueError(f"not an event: {data!r}")
-        return cls(**data)
+        fields: dict[str, Any] = {**data, "time": unix(data["time"])}
+        return cls(**fields)

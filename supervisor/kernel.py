@@ -92,7 +92,7 @@ class KernelMachine:
         self._filters: dict[frozenset[str], int] = {}
         self._last_capability = capabilities.last()
         self._dismantling = False
-        self.warnings: list[str] = []
+        self._notices_in, self._notices_out = trio.open_memory_channel[tuple[str | None, str]](float("inf"))
 
     def boottime(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -178,7 +178,17 @@ class KernelMachine:
             if run is not None and run.number == event["run"]:
                 self._over(run, event)
         elif "trouble" in event:
-            self.warnings.append(f"the log of {event['trouble']} cannot be written: {event.get('message')}")
+            name = event["trouble"]
+            self._notice(name, f"the log of {name} cannot be written for now: {event['message']}; it waits and retries")
+        elif "recovered" in event:
+            self._notice(event["recovered"], f"the log of {event['recovered']} is written again")
+
+    def _notice(self, name: str | None, sentence: str) -> None:
+        self._notices_in.send_nowait((name, sentence))
+
+    async def notice(self) -> tuple[str | None, str]:
+        """Wait for the next sentence about something that is less than was asked for."""
+        return await self._notices_out.receive()
 
     def _over(self, run: _Run, raw: Message | None) -> None:
         run.phase, run.raw = "exited", raw
@@ -203,7 +213,10 @@ class KernelMachine:
         mapped = [each.name for each in containers if each.security.userns != "host"]
         try:
             self._bases.update(await in_thread(claims.claim, self._root, self._app, mapped))
-            await self._wiring.establish(containers)
+            if await self._wiring.establish(containers):
+                self._notice(
+                    None, "IP forwarding of this host was off and is on now: containers are reached by routing"
+                )
         except (SubnetTaken, SubnetUnfit, AddressesExhausted, claims.ClaimsExhausted, claims.DamagedLedger) as error:
             raise StartError(self._app, "prepare the app", str(error)) from error
         except OSError as error:
@@ -262,55 +275,63 @@ class KernelMachine:
         return Home(None if address is None else str(address))
 
     async def _hold(self, container: Container) -> None:
-        name = container.name
-        base = self._bases.get(name) if container.security.userns != "host" else None
-        group = Group.at(await in_thread(self._found_layout), f"{self._cgroup}/{name}", resources_of(container))
-        around = await in_thread(self._write, container, base, group.path)
-        config = config_of(container, around)
-        made = plan(config, self._place(container, base, group))
-        filtered = await self._filter(config)
+        name, security = container.name, container.security
+        base = self._bases.get(name) if security.userns != "host" else None
+        resources = resources_of(container)
+        group = Group.at(await in_thread(self._found_layout), f"{self._cgroup}/{name}", resources)
+        idmapped = await in_thread(self._make_directories, container)
+        log = {"directory": str(self._log(name)), "max_size": container.logs.max_size}
         packet = await self._ask(
             name,
             "hold",
             userns=None if base is None else [base, claims.SIZE],
+            idmapped=idmapped,
+            required=security.userns == "required",
             cgroup=group.path,
-            resources=resources_of(container),
-            log={
-                "directory": str(self._log(name)),
-                "max_size": container.logs.max_size,
-                "max_files": container.logs.max_files,
-            },
+            resources=resources,
+            log={**log, "max_files": container.logs.max_files},
         )
         netns, inner = packet.descriptors
         try:
-            if name in self._wiring.addresses:
-                if name in self._linked:
-                    os.close(inner)
-                else:
-                    await in_thread(self._wiring.connect, name, netns, inner)
-                    self._linked.add(name)
-            else:
-                os.close(inner)
+            if name in self._wiring.addresses and name not in self._linked:
+                connecting, inner = inner, -1
+                await in_thread(self._wiring.connect, name, netns, connecting)
+                self._linked.add(name)
         finally:
             os.close(netns)
-        self.warnings.extend(packet.message["warnings"])
-        packed = messages.memory_file("creche-plan", _json(made.packed()))
+            if inner >= 0:
+                os.close(inner)
+        for warning in packet.message["warnings"]:
+            self._notice(name, f"{name}: {warning}")
+        if not packet.message["mapped"]:
+            base = None
+        config = config_of(container, await in_thread(self._write_files, container, base, group.path))
+        made = plan(config, self._place(container, base, group))
+        filtered = await self._filter(config)
         self._drop_home(name)
+        packed = messages.memory_file("creche-plan", _json(made.packed()))
         self._homes[name] = _Home(container, base, made, packed, filtered, self._launcher)
 
-    def _write(self, container: Container, base: int | None, cgroup: str) -> Surroundings:
-        """Make the container's directories and its own files; edits keep the inode, so that mounts of them follow."""
-        home = self._directory / "containers" / container.name
-        own = home / "etc"
-        volumes = self._root / "volumes" / self._app
-        for directory in (home / "writable" / "upper", home / "writable" / "work", own, self._log(container.name)):
+    def _make_directories(self, container: Container) -> list[str]:
+        """Make the container's directories and volumes; return the host paths that its mounts idmap."""
+        home, volumes = self._directory / "containers" / container.name, self._root / "volumes" / self._app
+        for directory in (home / "writable" / "upper", home / "writable" / "work", home / "etc", self._log(home.name)):
             directory.mkdir(parents=True, exist_ok=True)
+        paths = [str(home), *([container.rootfs] if container.rootfs not in (None, HOST_ROOT) else [])]
         for mount in container.volumes:
-            if mount.kind == "volume":
-                (volumes / (mount.source or "")).mkdir(parents=True, exist_ok=True)
+            if mount.kind != "tmpfs":
+                source = volumes / (mount.source or "")  # a bind's absolute path stays what it is
+                if mount.kind == "volume":
+                    source.mkdir(parents=True, exist_ok=True)
+                paths.append(str(source))
+        return paths
+
+    def _write_files(self, container: Container, base: int | None, cgroup: str) -> Surroundings:
+        """Write the container's own files; an edit keeps the inode, so that a mount of it follows."""
+        own = self._directory / "containers" / container.name / "etc"
         resolver = self._wiring.resolver(container)
         if resolver.warning is not None and container.network != "none":
-            self.warnings.append(f"{container.name}: {resolver.warning}")
+            trio.from_thread.run_sync(self._notice, container.name, f"{container.name}: {resolver.warning}")
         files = own_files(self._wiring.hosts_file(container), container.hostname or container.name, resolver.text)
         for file, text in files.items():
             with (own / file).open("a+") as opened:
@@ -322,7 +343,7 @@ class KernelMachine:
         return Surroundings(
             base=base,
             own_files=own,
-            volumes=volumes,
+            volumes=self._root / "volumes" / self._app,
             hidden=(self._root, self._run_root),
             needs_nsswitch=rootfs != Path(HOST_ROOT) and not os.path.lexists(rootfs / "etc/nsswitch.conf"),
             cgroup=cgroup,

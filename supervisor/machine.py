@@ -104,6 +104,10 @@ class Machine(Protocol):
         """Find the app's living launcher or start one; report started; run until cancelled."""
         ...
 
+    async def notice(self) -> tuple[str | None, str]:
+        """Wait for the next thing that is less than was asked for: the container it is about, and a sentence."""
+        ...
+
     async def establish(self, containers: Sequence["Container"]) -> None:
         """Make what the whole app needs before any container; asked again, with all of them, when one is added.
 

@@ -1,12 +1,12 @@
 """What people and `creche ps --json` see of a container: pure, from its spec and its record."""
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from supervisor.journal import Record
 from supervisor.lifecycle import State
+from supervisor.moments import rfc3339
 from supervisor.policy import Reason
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def status_of(
         exit_code=record.exit_code,
         exit_signal=record.exit_signal,
         oom_killed=record.oom_killed,
-        started_at=rfc3339(record.started_at),
-        finished_at=rfc3339(record.finished_at),
+        started_at=_moment(record.started_at),
+        finished_at=_moment(record.finished_at),
         waiting_for=waiting_for,
         next_start_at=None if due is None else rfc3339(wall + due - boottime),
         last_reason=record.last_reason,
@@ -82,8 +82,5 @@ def published(port: "Port") -> str:
     return f"{port.host_ip}:{port.host}:{port.container}/{port.protocol}"
 
 
-def rfc3339(seconds: float | None) -> str | None:
-    """Return wall-clock seconds as `2026-01-31T12:00:00.123456Z`."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else rfc3339(seconds)

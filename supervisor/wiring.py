@@ -44,15 +44,17 @@ class Wiring:
         self._lock = trio.Lock()
         self._asked = 0
         self._done = 0
-        self.forwarding_enabled = False
 
-    async def establish(self, containers: Iterable[Container]) -> None:
-        """Claim the subnet, give every container its address, commit the table. Raises the errors of `net`."""
+    async def establish(self, containers: Iterable[Container]) -> bool:
+        """Claim the subnet, give every container its address, commit the table; return whether it had to switch the
+        host's IP forwarding on. Raises the errors of `net`.
+        """
         names = [each.name for each in containers if each.network == "group"]
-        await in_thread(self._establish, names)
+        switched = await in_thread(self._establish, names)
         await self._commit(whole=True)
+        return switched
 
-    def _establish(self, names: list[str]) -> None:
+    def _establish(self, names: list[str]) -> bool:
         remembered, known = self._remember()
         subnet = self.subnet or self._held(remembered) or self._claim(self._wanted or remembered)
         self.subnet = subnet
@@ -67,7 +69,7 @@ class Wiring:
         fresh = self._memory.with_suffix(".new")
         fresh.write_text(json.dumps(shown))
         fresh.replace(self._memory)
-        self.forwarding_enabled = forwarding.enable() or self.forwarding_enabled
+        return forwarding.enable()
 
     def _held(self, remembered: IPv4Network | None) -> IPv4Network | None:
         """Return the subnet that the kernel still holds for this app, if it is one to go on with."""

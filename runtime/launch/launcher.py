@@ -24,6 +24,7 @@ from runtime.launch import birth, helper, inits, logger
 from runtime.launch.connection import Connection, Reply
 from runtime.launch.holding import Held, Run
 from runtime.launch.messages import VERSION, Message, Packet, ProtocolError, content, encode, receive, rights
+from runtime.mounts import unmappable
 from runtime.operations import unpack
 from runtime.world import World
 
@@ -173,7 +174,8 @@ class Launcher:
             held, inner = self._hold(name, message)
             self.held[name] = held
         try:
-            self._ok(reply, {"warnings": held.warnings}, (held.namespaces.net, inner))
+            mapped = held.namespaces.user is not None
+            self._ok(reply, {"warnings": held.warnings, "mapped": mapped}, (held.namespaces.net, inner))
         finally:
             os.close(inner)
 
@@ -184,6 +186,14 @@ class Launcher:
             warnings = group.create(message["resources"])
             userns: list[int] | None = message["userns"]
             namespaces, inner = helper.make((userns[0], userns[1]) if userns else None)
+            blocked = unmappable(tuple(message["idmapped"]), namespaces.user) if namespaces.user is not None else None
+            if blocked is not None:
+                _close((namespaces.net, namespaces.user, inner))
+                if message["required"]:
+                    raise OSError(errno.EINVAL, "cannot be idmapped, and a user namespace is required", blocked)
+                warnings.append(f"runs without a user namespace of its own: {blocked} cannot be idmapped")
+                userns = None
+                namespaces, inner = helper.make(None)
             undo.callback(os.close, inner)
             undo.callback(_close, (namespaces.net, namespaces.user))
             pipes: list[int] = []

@@ -8,8 +8,9 @@ import click
 
 from supervisor.commands.choice import chosen_app
 from supervisor.commands.command import Places, command
-from supervisor.commands.tables import printable, show, span, unix
+from supervisor.commands.tables import printable, show, span
 from supervisor.control.client import Client, NoSupervisor
+from supervisor.moments import unix
 
 _OVER = ("stopped", "completed")
 

@@ -13,7 +13,8 @@ import click
 from runtime.logs import Line, Reader, json_form, merge, timestamp
 from supervisor.commands.choice import app_name, chosen_app, reference
 from supervisor.commands.command import Failure, Places, Wrong, command
-from supervisor.commands.tables import clock, printable, unix
+from supervisor.commands.tables import clock, printable
+from supervisor.moments import unix
 
 POLL_SECONDS = 0.1
 _COLOURS = (36, 33, 32, 35, 34, 31)  # SGR foregrounds, one container after the other
@@ -212,4 +213,4 @@ def story(event: dict[str, Any]) -> str:
     """An event as a line for people: time, container, what happened."""
     who = event["container"] or event["app"]
     reason = f" ({event['reason']})" if event["reason"] and not event["detail"] else ""
-    return printable(f"{clock(event['time'])}  {who:<16} {event['event']:<11} {event['detail']}{reason}".rstrip())
+    return printable(f"{clock(unix(event['time']))}  {who:<16} {event['event']:<11} {event['detail']}{reason}".rstrip())

@@ -63,12 +63,6 @@ def span(seconds: float) -> str:
     return f"{whole // 86_400}d{whole % 86_400 // 3600:02d}h"
 
 
-def unix(moment: str) -> float:
-    """RFC 3339 → unix seconds; raises ValueError."""
-    parsed = datetime.fromisoformat(moment)
-    return (parsed if parsed.tzinfo else parsed.astimezone()).timestamp()
-
-
 def clock(wall: float) -> str:
     """Unix seconds → RFC 3339 in UTC with milliseconds."""
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

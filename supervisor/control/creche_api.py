@@ -62,7 +62,7 @@ class CrecheApi:
         follow = request.flag("follow")
 
         async def produce(send: Send) -> None:
-            await stream_events(self._app, send, since=since, follow=follow, form=plain)
+            await stream_events(self._app, send, since=since, follow=follow, form=Event.to_json)
 
         return Stream(produce)
 
@@ -167,7 +167,7 @@ async def _send_one(send: Callable[[bytes], Awaitable[None]], form: Callable[[Ev
 
 
 def plain(value: Any) -> Any:
-    """JSON's shape of statuses, branches and events: attrs classes by field, mappings, sequences and paths."""
+    """JSON's shape of statuses and branches: attrs classes by field, mappings, sequences and paths."""
     fields: tuple[Any, ...] | None = getattr(value, "__attrs_attrs__", None)
     if fields is not None:
         return {field.name: plain(getattr(value, field.name)) for field in fields}

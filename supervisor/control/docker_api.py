@@ -11,7 +11,6 @@ import platform
 import re
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import trio
@@ -23,6 +22,7 @@ from supervisor.control.exchange import Refused, Reply, Request, Route, Send, St
 from supervisor.control.log_frames import Choice, frames
 from supervisor.control.signals import signal_number
 from supervisor.events import Event
+from supervisor.moments import unix
 
 API_VERSION = "1.41"
 MIN_API_VERSION = "1.24"
@@ -395,12 +395,7 @@ def _port(text: str) -> dict[str, Any]:
 
 
 def _unix(moment: str | None) -> float:
-    return 0.0 if moment is None else datetime.fromisoformat(moment).timestamp()
-
-
-def rfc3339(wall: float) -> str:
-    """Unix seconds → `2026-01-02T03:04:05.678901Z`."""
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return 0.0 if moment is None else unix(moment)
 
 
 def prose(status: Any, now: float) -> str:

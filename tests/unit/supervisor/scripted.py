@@ -66,6 +66,7 @@ class Scripted:
         self.serving = False
         self.broken: dict[str, Exception] = {}
         self.calls: list[tuple[float, str, str, Any]] = []
+        self.notices_in, self.notices_out = trio.open_memory_channel[tuple[str | None, str]](100)
         self._births: dict[str, int] = defaultdict(int)
         self._pids = 1000
         self._addresses: dict[str, str] = {}
@@ -102,6 +103,9 @@ class Scripted:
             await trio.sleep_forever()
         finally:
             self.serving = False
+
+    async def notice(self) -> tuple[str | None, str]:
+        return await self.notices_out.receive()
 
     async def establish(self, containers: Sequence[Container]) -> None:
         await self._do("establish", "", len(containers))

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import trio
+import trio.testing
 
 from supervisor import App, AppFailed, AppFileError, AppHeld, Container, StartError
 from supervisor.failures import Closing, NoApp, NotAllowed, UnknownContainer
@@ -349,3 +350,19 @@ def test_reopening_what_never_was(tmp_path):
     with pytest.raises(NoApp, match="there is no app shop"):
         Place(tmp_path).reopen()
     assert here_files(tmp_path) == []
+
+
+def test_what_is_less_than_was_asked_for_is_told(tmp_path):
+    """A machine's notice becomes a warning event: of a container, or of the app."""
+    here = Place(tmp_path)
+    told = []
+
+    async def main():
+        async with here.app() as app:
+            await here.machine.notices_in.send(("db", "db: no swap limit here"))
+            await here.machine.notices_in.send((None, "forwarding is on now"))
+            await trio.testing.wait_all_tasks_blocked()
+            told.extend((event.container, event.detail) for event in app.history() if event.event == "warning")
+
+    virtually(main)
+    assert told == [("db", "db: no swap limit here"), (None, "forwarding is on now")]

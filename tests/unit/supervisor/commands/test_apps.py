@@ -8,7 +8,8 @@ from supervisor.app_file.spec import AppSpec, Container
 from supervisor.app_file.write import normalised
 from supervisor.commands.apps import drawn, ending, health, row
 from supervisor.commands.leftovers import checked, lives
-from supervisor.commands.tables import aligned, printable, span, unix
+from supervisor.commands.tables import aligned, printable, span
+from supervisor.moments import unix
 from supervisor.control.creche_api import plain
 from supervisor.journal import Journal, Owner, Record
 from tests.unit.supervisor.control.fake_app import status

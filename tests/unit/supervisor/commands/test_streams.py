@@ -177,5 +177,12 @@ def test_followed_events_end_with_the_app(creche, serving, monkeypatch):
 
 
 def test_a_story_cannot_move_the_cursor():
-    event = {"time": 0.0, "app": "a", "container": "b", "event": "died", "reason": None, "detail": "\x1b[2J"}
+    event = {
+        "time": "1970-01-01T00:00:00Z",
+        "app": "a",
+        "container": "b",
+        "event": "died",
+        "reason": None,
+        "detail": "\x1b[2J",
+    }
     assert "\x1b" not in story(event)

@@ -81,11 +81,16 @@ class MemoryLayer(NamedTuple):
 
 
 class Overlay(NamedTuple):
-    """The container's root: read-only layers below, `upper` of the writable layer above (overlayfs)."""
+    """The container's root: read-only layers below, `upper` of the writable layer above (overlayfs).
+
+    The writable layer is never idmapped: overlayfs works in it as the one who mounts, whose id no such mapping has
+    (EOVERFLOW, told in the kernel's log only). It holds host ids, and the root's owner is that of `upper`.
+    """
 
     key: str
     lowers: tuple[str, ...]  # keys, the topmost first
     writable: str  # the key of a tree that holds the directories `upper` and `work`
+    owner: int  # of the root directory, as a host id
 
     ADVICE = {
         errno.EINVAL: "creche needs overlay layers given as descriptors: Linux 6.13 or newer, see `creche doctor`",
@@ -97,6 +102,7 @@ class Overlay(NamedTuple):
 
     def execute(self, world: World) -> None:
         writable = world.descriptors[self.writable]
+        os.chown("upper", self.owner, self.owner, dir_fd=writable, follow_symlinks=False)
         context = syscalls.fsopen("overlay")
         opened: list[int] = []
         try:

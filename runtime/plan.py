@@ -144,8 +144,8 @@ def _root(config: Mapping[str, Any], place: Place, owner: int) -> tuple[list[Ope
     if place.memory:
         prepare.append(MemoryLayer("writable", place.memory))
     else:
-        prepare.append(OpenTree("writable", place.writable, place.idmapped, False, 0))
-    prepare.append(Overlay("root", keys, "writable"))
+        prepare.append(OpenTree("writable", place.writable, False, False, 0))
+    prepare.append(Overlay("root", keys, "writable", owner if place.idmapped else 0))
     # A mount namespace of another user namespace than its parent's is born a slave: nothing leaves it
     # (mount_namespaces(7), "Restrictions on mount namespaces"), and what is attached here is private.
     mapped = any(each["type"] == "user" for each in config.get("linux", {}).get("namespaces", []))

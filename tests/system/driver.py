@@ -122,7 +122,6 @@ class Creche:
         """Write an app file `NAME.toml` of the app NAME and return its path."""
         path = self.directory / f"{name}.toml"
         path.write_text(f'name = "{name}"\n{text}')
-        self.scope.apps.add(name)
         return str(path)
 
     def up(self, name: str, text: str, *options: str, wait: bool = True, timeout: float = 60) -> str:
@@ -306,7 +305,9 @@ def driven(scope: leaks.Scope, parent: str = "/tmp") -> Generator[Creche]:
     directory = Path(tempfile.mkdtemp(prefix="cr-", dir=parent)).resolve()
     directory.chmod(0o755)
     scope.own(directory)
-    with Creche(directory, scope).alive() as creche:
+    own = leaks.Scope()
+    own.own(directory)
+    with Creche(directory, own).alive() as creche:
         yield creche
 
 

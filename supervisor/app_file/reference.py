@@ -126,7 +126,8 @@ MEANINGS = {
     "security.capabilities.add": "Capabilities beyond the default ones, with or without `CAP_`; `ALL` for all.",
     "security.capabilities.drop": "Capabilities taken away; `ALL` leaves those of `add`.",
     "security.seccomp": '`"default"`, or `"unconfined"` for no filter.',
-    "security.userns": '`"auto"` and `"required"`: a user namespace with ids of its own; `"host"`: the host\'s ids.',
+    "security.userns": '`"auto"`: a user namespace with ids of its own, where the filesystems can be idmapped; '
+    '`"required"`: else it does not start; `"host"`: the host\'s ids.',
     "security.no_new_privileges": "`true`: setuid and file capabilities do nothing.",
     "security.masked": "`false` uncovers the masked and read-only paths of /proc and /sys.",
     "logs.max_size": "Size of one log file.",

@@ -194,7 +194,7 @@ def rows(
     thing: Any, refusals: Mapping[str, tuple[Refusal, ...]], meanings: Mapping[str, str], above: str = ""
 ) -> Iterator[Row]:
     """Yield a row for each key of a thing with its defaults. Raises KeyError for a key without a meaning."""
-    for word, (attribute, form) in keys_of(type(thing)).items():
+    for word, (attribute, form) in keys_of(cast("type[Any]", type(thing))).items():
         key, value = above + word, getattr(thing, attribute)
         if key in meanings:
             yield Row(key, _form(form), _default(form, value), meanings[key], refusals.get(key, ()))

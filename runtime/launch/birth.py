@@ -94,7 +94,12 @@ def deliver(birth: Birth) -> Child:
     if len(os.listdir("/proc/self/task")) != 1:
         raise StartFailure("clone", None, "the launcher has more than one thread", None, None, CANNOT_START)
     go_read, go_write = os.pipe2(os.O_CLOEXEC)
-    report_read, report_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        report_read, report_write = os.pipe2(os.O_CLOEXEC)
+    except OSError:
+        os.close(go_read)
+        os.close(go_write)
+        raise
     os.set_blocking(report_read, False)
     middle = _Middle(birth, go_read, report_write)
     try:
@@ -241,6 +246,8 @@ def _first(birth: Birth, go: int, report: int) -> NoReturn:
             syscalls.join_session_keyring()
         os.umask(0o022)
         if program.own_init:
+            # From here on a signal waits for `serve`; pid 1 would not get it, and its program would never hear of it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             child = syscalls.clone3(0, exit_signal=signal.SIGCHLD)
             if child:
                 for step in last:
@@ -248,6 +255,7 @@ def _first(birth: Birth, go: int, report: int) -> NoReturn:
                 syscalls.close_range(0)
                 syscalls.set_name("creche-init")
                 os._exit(init.serve(child))
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.setsid()
         for step in last:
             _execute(step, world)

@@ -254,6 +254,7 @@ class App:
             await self._machine.kill(name)
             await self._machine.wait(name, survivor.run)
         await self._machine.discard(name)
+        self._records.pop(name, None)
         await self._offload(self._journal.forget, name)
         story = f"{name} was stopped and removed: the app has no such container any more"
         await self._scribe.commit(name, None, Note("removed", story, "update"))

@@ -34,6 +34,9 @@ from supervisor.threads import in_thread
 from supervisor.wiring import Wiring, port_key
 
 _LAST_LINES = 10
+_PATIENCE = 10.0  # seconds
+_LAUNCHER_TRIES = 4
+"""Launchers in a row that die before they answer; then the machine, not chance, is to blame."""
 
 
 @attrs.define
@@ -81,6 +84,7 @@ class KernelMachine:
         self._cgroup = f"creche/{spec.name}-{self._wiring.seed[:8]}"
         self._layout: Layout | None = None
         self._connection: Connection | None = None
+        self._greeted = trio.Event()
         self._launcher = 0
         self._init = True
         self._ports: set[str] = set()
@@ -109,21 +113,31 @@ class KernelMachine:
         """
         try:
             channel = await in_thread(client.connect, self._sockets)
+            failures = 0
             while True:
                 if channel is None:
                     await in_thread(self._clear)
                     channel = await in_thread(client.start, self._sockets, self._app)
                 self._connection = Connection(channel)
+                greeted = False
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._pump, self._connection, nursery.cancel_scope)
-                    await self._greet(self._connection)
-                    task_status.started()
-                    task_status = trio.TASK_STATUS_IGNORED
+                    with suppress(LauncherGone):
+                        await self._greet(self._connection)
+                        greeted = True
+                        self._greeted.set()
+                        task_status.started()
+                        task_status = trio.TASK_STATUS_IGNORED
                     await trio.sleep_forever()
                 if self._dismantling:
                     return await trio.sleep_forever()
+                self._notice(None, "the launcher died: its containers are killed and follow their restart policies")
                 self._connection.close()
                 channel = None
+                failures = 0 if greeted else failures + 1
+                if failures > _LAUNCHER_TRIES:
+                    raise StartError(self._app, "start the launcher", await in_thread(self._launcher_words))
+                await trio.sleep(0.05 * failures)
         finally:
             if self._connection is not None:
                 self._connection.close()
@@ -134,10 +148,20 @@ class KernelMachine:
 
     async def _pump(self, connection: Connection, scope: trio.CancelScope) -> None:
         await connection.pump(self._hear)
+        self._greeted = trio.Event()
         scope.cancel()
 
+    def _launcher_words(self) -> str:
+        log = self._sockets / client.LOG_NAME
+        said = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        return f"the launcher ends at once: {said[-1] if said else 'it says nothing'} (all of it: {log})"
+
     async def _greet(self, connection: Connection) -> None:
-        packet = await connection.ask("hello", version=messages.VERSION, control=True, embedded=self._embedded)
+        try:
+            packet = await connection.ask("hello", version=messages.VERSION, control=True, embedded=self._embedded)
+        except Refused as error:
+            advice = "take the app down with the creche that started it, then start it again"
+            raise StartError(self._app, "greet the launcher", error.fields["message"], advice=advice) from error
         self._launcher = packet.message["pid"]
         self._init = packet.message["init"] is not None
         held: dict[str, Message] = packet.message["held"]
@@ -196,6 +220,8 @@ class KernelMachine:
 
     async def _ask(self, name: str, operation: str, descriptors: tuple[int, ...] = (), **fields: Any) -> Packet:
         """Ask the launcher about a container; raise StartError in the product's words."""
+        with trio.move_on_after(_PATIENCE):  # one that died is about to be followed by another
+            await self._greeted.wait()
         assert self._connection is not None, "serve() runs before anything is asked"
         try:
             return await self._connection.ask(operation, descriptors, name=name, **fields)
@@ -211,6 +237,10 @@ class KernelMachine:
         """Ids, subnet, addresses, the table and every published port; raises StartError before anything runs."""
         self._containers.update({each.name: each for each in containers})
         mapped = [each.name for each in containers if each.security.userns != "host"]
+        for container in containers:
+            run = self._runs.get(container.name)
+            if run is not None and run.phase == "running":
+                self._wiring.published_before(container)
         try:
             self._bases.update(await in_thread(claims.claim, self._root, self._app, mapped))
             if await self._wiring.establish(containers):
@@ -446,11 +476,12 @@ class KernelMachine:
     async def discard(self, name: str) -> None:
         """Nothing of the container stays but its volumes."""
         container = self._containers.get(name)
-        if container is not None and container.ports:
-            keys = [port_key(port) for port in container.ports]
-            (await self._ask(name, "release", ports=keys)).close()
-            self._ports.difference_update(keys)
-        (await self._ask(name, "forget")).close()
+        with suppress(StartError):  # a launcher that is gone holds nothing; what it left, `dismantle` finds by cgroup
+            if container is not None and container.ports:
+                keys = [port_key(port) for port in container.ports]
+                (await self._ask(name, "release", ports=keys)).close()
+                self._ports.difference_update(keys)
+            (await self._ask(name, "forget")).close()
         self._drop_home(name)
         self._linked.discard(name)
         self._runs.pop(name, None)

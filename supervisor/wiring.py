@@ -151,6 +151,11 @@ class Wiring:
             ]
         )
 
+    def published_before(self, container: Container) -> None:
+        """The container runs already: its ports are open in the very first table that is committed."""
+        if container.ports and container.network == "group":
+            self._published[container.name] = container.ports
+
     async def publish(self, container: Container, ready: bool) -> None:
         """Open the container's published ports, or close them."""
         if not container.ports or container.name not in self.addresses:

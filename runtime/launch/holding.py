@@ -36,6 +36,10 @@ class Held:
         self.run: Run | None = None
         self.warnings: list[str] = []
 
+    def living(self) -> Run | None:
+        """Return the current run while its pid 1 lives."""
+        return None if self.run is None or self.run.phase == "exited" else self.run
+
     def snapshot(self) -> Message:
         """Return what another supervisor must know of it."""
         run = self.run

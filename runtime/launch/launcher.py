@@ -295,15 +295,18 @@ class Launcher:
         self._ask_logger({"op": "flush", "name": name})
 
     def do_forget(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
-        """Let go of a container whose run is dead: its log is drained, its namespaces and cgroup end."""
+        """Let go of a container: what runs of it is killed, its log drained; then its namespaces and cgroup end."""
         held = self.held.get(message["name"])
         if held is None:
             self._ok(reply)
             return
-        if held.run is not None and held.run.phase != "exited":
-            raise ProtocolError(f"run {held.run.number} of {held.name} is still {held.run.phase}")
+        if held.name in self.forgets:
+            raise ProtocolError(f"{held.name} is being forgotten already")
         self.forgets[held.name] = reply
-        self._ask_logger({"op": "remove", "name": held.name})
+        if (run := held.living()) is not None:
+            signal.pidfd_send_signal(run.child.pidfd, signal.SIGKILL)  # `_reap` goes on
+        else:
+            self._ask_logger({"op": "remove", "name": held.name})
 
     def do_reserve(self, reply: Reply, message: Message, descriptors: tuple[int, ...]) -> None:
         """Hold bound sockets, one for each name in `ports`, so that nobody else takes them."""
@@ -388,6 +391,8 @@ class Launcher:
             self._refuse(waiting, birth.failure_from(run.said).fields)
         self._tell({"event": "exited", "name": held.name, "run": run.number, **run.exit})
         self.leaves.append(run.leaf)
+        if held.name in self.forgets:
+            self._ask_logger({"op": "remove", "name": held.name})
 
     def _end(self) -> None:
         """Kill and reap everything, remove the cgroups, stop the loop."""
@@ -471,7 +476,8 @@ class Launcher:
         for name in self.flushes:
             self._ask_logger({"op": "flush", "name": name})
         for name in self.forgets:
-            self._ask_logger({"op": "remove", "name": name})
+            if self.held[name].living() is None:
+                self._ask_logger({"op": "remove", "name": name})
 
     def _forget(self, name: str) -> None:
         held, reply = self.held.pop(name), self.forgets.pop(name)

@@ -296,3 +296,19 @@ def test_journal_is_readable_json(tmp_path):
     here = Place(tmp_path)
     killed(here, box("web"))
     assert json.loads((tmp_path / "root/apps/shop/app.json").read_text())["name"] == "shop"
+
+
+def test_a_removed_container_that_is_added_again_starts_with_a_clean_slate(tmp_path):
+    """A program that was killed and runs again adds the same container: what the journal says of the old one is over."""
+    here = Place(tmp_path)
+    killed(here, box("web"))
+    stories = []
+
+    async def main():
+        async with here.app() as app:
+            await app.start(box("web"))
+            seen = [event.event for event in app.history()]
+            stories.extend(seen[seen.index("removed") :])
+
+    virtually(main)
+    assert stories == ["removed", "created", "started", "ready"]

@@ -4,6 +4,7 @@ The config has the runtime-spec's own field names (config.md, config-linux.md). 
 not do is refused here, by field; nothing is ignored.
 """
 
+import resource
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -38,7 +39,10 @@ DEVICE_NODES = (  # config-linux.md, "Default Devices"
 )
 OWN_FILES = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"})
 """Mounted files that replace a symbolic link of the root: they are the container's own, wherever an image points."""
+_PLACES = frozenset({"/dev/pts", "/dev/shm", "/dev/mqueue", "/sys/fs/cgroup"})
+"""What the fresh /dev and every sysfs have already."""
 
+_NAMESPACES = frozenset({"user", "network", "pid", "mount", "uts", "ipc", "cgroup"})
 _FLAGS = {
     "ro": syscalls.MOUNT_ATTR_RDONLY,
     "nosuid": syscalls.MOUNT_ATTR_NOSUID,
@@ -110,6 +114,12 @@ def plan(config: Mapping[str, Any], place: Place) -> Plan:
             "readonlyPaths",
         },
     )
+    for number, namespace in enumerate(linux.get("namespaces", [])):
+        where = f"linux.namespaces[{number}]"
+        if namespace.get("path"):
+            raise PlanError(f"{where}.path: joining a namespace is not yet supported")
+        if namespace["type"] not in _NAMESPACES:
+            raise PlanError(f"{where} ({namespace['type']}): not yet supported")
     if process.get("terminal"):
         raise PlanError("process.terminal: terminals are not yet supported")
     mappings = linux.get("uidMappings") or [{"hostID": 0}]
@@ -197,7 +207,7 @@ def _mount(
         return
     if kind not in (*_DATA, "cgroup"):
         raise PlanError(f"{where} ({path}): mounts of type {kind!r} are not yet supported")
-    if not _below(path, ("/dev", "/sys")):
+    if path not in _PLACES:
         (enter if inside else prepare).append(Target(path))
     if path == "/dev" and kind == "tmpfs":
         prepare.append(Devices("devices", DEVICE_NODES, owner))
@@ -209,11 +219,10 @@ def _mount(
         enter.append(NewMount(kind, path, tuple(data.items()), attributes))
 
 
-def _below(path: str, places: tuple[str, ...]) -> bool:
-    return any(path.startswith(f"{place}/") for place in places)
-
-
 def _limits(rlimits: list[Mapping[str, Any]]) -> list[Operation]:
+    for number, limit in enumerate(rlimits):
+        if not limit["type"].startswith("RLIMIT_") or not hasattr(resource, limit["type"]):
+            raise PlanError(f"process.rlimits[{number}]: Linux has no limit {limit['type']!r}")
     return [Limit(limit["type"], limit["soft"], limit["hard"]) for limit in rlimits]
 
 

@@ -124,12 +124,14 @@ def test_forget_leaves_no_cgroup_and_no_descriptor(launcher: Launching) -> None:
     assert eventually(lambda: open_files(launcher.pid).keys() == before), launcher.log()
 
 
-def test_forget_of_a_living_run_is_refused(launcher: Launching) -> None:
-    launcher.hold()
-    pid = launcher.run(1, *SLEEP)
-    with pytest.raises(Refused, match="still running"):
-        launcher.ask("forget", name="web")
-    assert alive(pid)
+def test_forget_kills_what_runs(launcher: Launching) -> None:
+    launcher.hold("a")
+    launcher.hold("b")
+    pids = launcher.run(1, *SLEEP, name="a"), launcher.create(1, *SLEEP, name="b")["pid"]
+    for name in ("a", "b"):
+        launcher.ask("forget", name=name)
+    assert not any(map(alive, pids))
+    assert launcher.greet()["held"] == {}
 
 
 def test_end_takes_everything_along(launcher: Launching) -> None:

@@ -321,6 +321,16 @@ class App:
             "causes": [event.to_json() for event in causes],
         }
 
+    def plan(self, name: str) -> list[str]:
+        """Return the steps that make a run of the container, one line each, in their order.
+
+        Raises UnknownContainer, and NotRunning before its first start was prepared.
+        """
+        try:
+            return self._machine.plan_of(self._actor(name).name)
+        except KeyError as error:
+            raise NotRunning(f"{name} has no plan yet: its first start is not prepared") from error
+
     async def ready(self) -> None:
         """Wait until every container is ready, completed, or stopped because somebody asked for it.
 

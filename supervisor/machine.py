@@ -123,6 +123,10 @@ class Machine(Protocol):
         """Make, or find again, what the container has for life. Raises StartError."""
         ...
 
+    def plan_of(self, name: str) -> list[str]:
+        """Return what making a run does, a line a step. Raises KeyError before the container is settled."""
+        ...
+
     async def create(self, name: str, run: int) -> Birth:
         """Make run `run`: its pid 1 waits before exec. Raises StartError, and then nothing of that run is left."""
         ...

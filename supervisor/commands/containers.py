@@ -76,12 +76,17 @@ def kill(places: Places, names: tuple[str, ...], signal_name: str) -> None:
     _each_app(places, "kill", names, signal=number)
 
 
-@command("inspect", "creche inspect web\ncreche inspect shop/api.1")
+@command("inspect", "creche inspect web\ncreche inspect shop/api.1\ncreche inspect --plan web")
 @click.argument("name")
-def inspect(places: Places, name: str) -> None:
+@click.option("--plan", "planned", is_flag=True, help="Print the steps that make a run of it, one a line.")
+def inspect(places: Places, name: str, planned: bool) -> None:
     """Print all that is known of a container as JSON: its state, its spec, its last deaths and their causes."""
     app, bare = reference(name)
     client = Client(places.run, chosen_app(places, app))
     from urllib.parse import quote
 
-    click.echo(json.dumps(client.get(f"/creche/inspect/{quote(bare, safe='')}"), indent=2))
+    quoted = quote(bare, safe="")
+    if planned:
+        click.echo("\n".join(client.get(f"/creche/plan/{quoted}")))
+    else:
+        click.echo(json.dumps(client.get(f"/creche/inspect/{quoted}"), indent=2))

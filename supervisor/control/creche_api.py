@@ -23,6 +23,7 @@ def routes(app: App) -> tuple[Route, ...]:
         ("GET", "/creche/tree", api.tree),
         ("GET", "/creche/events", api.events),
         ("GET", "/creche/inspect/(?P<name>[^/]+)", api.inspect),
+        ("GET", "/creche/plan/(?P<name>[^/]+)", api.plan),
         ("GET", "/creche/wait-ready", api.wait_ready),
         ("POST", "/creche/(?P<verb>stop|start|restart|kill)", api.change),
         ("POST", "/creche/down", api.down),
@@ -69,6 +70,10 @@ class CrecheApi:
     async def inspect(self, _request: Request, match: re.Match[str]) -> Reply:
         """All that is known of one container."""
         return Reply(body=plain(self._app.inspect(self._known(match["name"]))))
+
+    async def plan(self, _request: Request, match: re.Match[str]) -> Reply:
+        """The steps that make a run of one container, in words."""
+        return Reply(body=self._app.plan(self._known(match["name"])))
 
     async def wait_ready(self, request: Request, _match: re.Match[str]) -> Stream:
         """One line, when it is known: `{"ready": bool, "timeout": bool, "message"}`; `timeout` in seconds."""

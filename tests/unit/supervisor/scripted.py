@@ -107,6 +107,9 @@ class Scripted:
     async def notice(self) -> tuple[str | None, str]:
         return await self.notices_out.receive()
 
+    def plan_of(self, name: str) -> list[str]:
+        return [f"make {name}"]
+
     async def establish(self, containers: Sequence[Container]) -> None:
         await self._do("establish", "", len(containers))
         self.established = True

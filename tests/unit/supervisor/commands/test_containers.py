@@ -51,6 +51,11 @@ def test_one_apps_refusal_does_not_keep_the_other_from_stopping(creche, serving)
     assert (result.code, shop.calls, other.calls) == (1, [], [("stop", ["web"], None)])
 
 
+def test_inspect_plan_is_a_line_a_step(creche, serving):
+    serving()
+    assert creche("inspect", "--plan", "shop/web").out == "make web\npivot into the root\n"
+
+
 def test_inspect_is_json(creche, serving):
     serving()
     assert json.loads(creche("inspect", "shop/web").out)["status"]["name"] == "web"

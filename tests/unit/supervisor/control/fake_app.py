@@ -65,6 +65,9 @@ class FakeApp:
     def inspect(self, name):
         return {"status": attrs.asdict(self.states[name]), "spec": {}, "deaths": []}
 
+    def plan(self, name):
+        return [f"make {name}", "pivot into the root"]
+
     async def stop(self, names, timeout=None):
         self.calls.append(("stop", list(names), timeout))
 

@@ -3,6 +3,7 @@
 Synchronous and short: the supervisor calls it in a worker thread and then talks over the returned socket itself.
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -49,24 +50,30 @@ def start(run_directory: Path, app: str) -> socket.socket:
     """Start a launcher for `app` in `run_directory`, which exists, and return a connection to it. Raises OSError."""
     path = run_directory / SOCKET_NAME
     path.unlink(missing_ok=True)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs, listener, (run_directory / LOG_NAME).open("ab") as log:
-        with _directory(run_directory) as place:
-            listener.bind(f"/proc/self/fd/{place.number}/{SOCKET_NAME}")
+    with contextlib.ExitStack() as opened:
+        place = opened.enter_context(_directory(run_directory))
+        log = opened.enter_context((run_directory / LOG_NAME).open("ab"))
+        listener = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        listener.bind(f"/proc/self/fd/{place.number}/{SOCKET_NAME}")
         path.chmod(stat.S_IRUSR | stat.S_IWUSR)
         listener.listen(16)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        opened.enter_context(theirs)
         numbers = (listener.fileno(), theirs.fileno())
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _BOOT, _TREE, *map(str, numbers), "creche-launcher", app],
-            pass_fds=numbers,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _BOOT, _TREE, *map(str, numbers), "creche-launcher", app],
+                pass_fds=numbers,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
     process.returncode = 0  # it outlives this object on purpose; `reap` waits for it by pid
     return ours
 

@@ -16,13 +16,16 @@ _PT_INTERP = 3
 
 
 def is_static(program: bytes) -> bool:
-    """Return whether these bytes are a 64-bit ELF program that asks for no loader (elf(5))."""
-    if program[:5] != b"\x7fELF\x02":
+    """Return whether these bytes are a whole 64-bit little-endian ELF program that asks for no loader (elf(5))."""
+    if program[:6] != b"\x7fELF\x02\x01":
         return False
-    offset: int = struct.unpack_from("<Q", program, 32)[0]
-    size, count = struct.unpack_from("<HH", program, 54)
-    headers = (struct.unpack_from("<I", program, offset + index * size)[0] for index in range(count))
-    return _PT_INTERP not in headers
+    try:
+        offset: int = struct.unpack_from("<Q", program, 32)[0]
+        size, count = struct.unpack_from("<HH", program, 54)
+        headers = [struct.unpack_from("<I", program, offset + index * size)[0] for index in range(count)]
+    except struct.error:
+        return False
+    return len(program) >= offset + count * size and _PT_INTERP not in headers
 
 
 def find(candidates: tuple[str, ...] = CANDIDATES) -> tuple[str, int] | None:
@@ -33,12 +36,12 @@ def find(candidates: tuple[str, ...] = CANDIDATES) -> tuple[str, int] | None:
     for path in candidates:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                program = os.read(descriptor, 16 << 20)
+            finally:
+                os.close(descriptor)
         except OSError:
             continue
-        try:
-            program = os.read(descriptor, 16 << 20)
-        finally:
-            os.close(descriptor)
         if is_static(program):
             return path, memory_file("creche-init", program)
     return None

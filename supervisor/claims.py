@@ -39,7 +39,7 @@ def allocate(taken: Mapping[int, Claim], avoid: Iterable[range], claim: Claim) -
             return base
     foreign = [other for other in avoid if len(other)]
     count = (LAST - FIRST) // SIZE
-    start = int.from_bytes(hashlib.sha256("\0".join(claim).encode()).digest()[:4]) % count
+    start = int.from_bytes(hashlib.sha256("\0".join(claim).encode(errors="surrogateescape")).digest()[:4]) % count
     for step in range(count):
         base = FIRST + (start + step) % count * SIZE
         if base not in taken and not any(base < other.stop and other.start < base + SIZE for other in foreign):
@@ -111,8 +111,11 @@ def _read(ledger: Path) -> dict[int, Claim]:
         document: Any = json.loads(text)
         if document["version"] != 1:
             raise ValueError(f"version {document['version']} is not known")
-        return {int(base): (root, app, name) for base, (root, app, name) in document["claims"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        claims = {int(base): (root, app, name) for base, (root, app, name) in document["claims"].items()}
+        if not all(isinstance(word, str) for claim in claims.values() for word in claim):
+            raise ValueError("a holder is not named by strings")
+        return claims
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedLedger(
             f"{ledger} is not a ledger of id ranges ({error}); when no app runs on this machine, remove it"
         ) from error
@@ -120,6 +123,6 @@ def _read(ledger: Path) -> dict[int, Claim]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(errors="surrogateescape")  # paths are bytes
     except FileNotFoundError:
         return ""

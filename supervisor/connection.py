@@ -51,10 +51,12 @@ class Connection:
                 except OSError as error:
                     raise LauncherGone(f"the launcher cannot be reached: {error.strerror}") from error
             await answer.come.wait()
+        except BaseException:
+            if answer.packet is not None:  # it came in the moment of the cancel
+                answer.packet.close()
+            raise
         finally:
             del self._waiting[number]
-            if answer.packet is not None and not answer.come.is_set():
-                answer.packet.close()
         packet = answer.packet
         if packet is None:
             raise LauncherGone(f"the launcher ended before it answered {operation!r}")

@@ -1,7 +1,6 @@
 """Back-off on the real clock: gaps that grow to the cap, and a run that lasted clears them."""
 
 from itertools import pairwise
-from typing import Any
 
 from supervisor.moments import unix
 from tests.system.driver import Creche
@@ -11,21 +10,15 @@ LATE = 0.5
 """Seconds that a start may be late on a busy machine before the gap is no gap of the policy any more."""
 
 
-def moment(event: dict[str, Any]) -> float:
-    """When it happened, in seconds since the epoch."""
-    time = event["time"]
-    return unix(time) if isinstance(time, str) else time
-
-
 def gaps(creche: Creche, name: str) -> list[float]:
     """Seconds between each death and the start that followed it."""
     found: list[float] = []
     died: float | None = None
     for event in creche.events(name=name):
         if event["event"] == "died":
-            died = moment(event)
+            died = unix(event["time"])
         elif event["event"] == "started" and died is not None:
-            found.append(moment(event) - died)
+            found.append(unix(event["time"]) - died)
     return found
 
 

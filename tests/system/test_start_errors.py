@@ -20,40 +20,53 @@ def told(creche: Creche, name: str = "box") -> tuple[dict[str, Any], str]:
     return status, died[0]["detail"]
 
 
-def box(command: list[str], rootfs: object = "/", more: str = "") -> str:
-    return f'[containers.box]\nrootfs = "{rootfs}"\ncommand = {json.dumps(command)}\nrestart = "never"\n{more}\n'
+def box(command: list[str], rootfs: object = "/", more: str = "", name: str = "box") -> str:
+    shown = json.dumps(command)
+    return f'[containers.{name}]\nrootfs = "{rootfs}"\ncommand = {shown}\nrestart = "never"\n{more}\n'
+
+
+REFUSED = {
+    "missing": (["/no/such/program"], "", 127, ["/no/such/program", "no such program"]),
+    "missing-in-path": (["nonesuch", "-x"], "", 127, ["nonesuch", "PATH"]),
+    "not-executable": (["/etc/hostname"], "", 126, ["/etc/hostname", "not executable"]),
+    "directory": (["/etc"], "", 126, ["/etc", "not a regular file"]),
+    "script": (["/run-me"], "", 127, ["/opt/none/python", "/run-me"]),
+    "workdir": (["true"], 'workdir = "/no/such/place"', 125, ["working directory", "/no/such/place"]),
+    "user": (["true"], 'user = "nobody-here"', 125, ["nobody-here"]),
+    "group": (["true"], 'group_add = ["no-such-group"]', 125, ["no-such-group"]),
+    "bind": (["true"], 'volumes = ["./absent:/data"]', 125, ["absent"]),
+    "bind-on-file": (["true"], 'volumes = ["./fs:/run-me"]', 125, ["/run-me"]),
+}
+"""The command, what else stands in the file, the exit code, and words of the sentence."""
+
+
+@pytest.fixture(scope="module")
+def refused(shared: Creche) -> Creche:
+    """One app with a container of each kind, with an init and without."""
+    root = busybox_root(shared.directory / "fs")
+    (root / "etc/hostname").write_text("text")
+    (root / "run-me").write_text("#!/opt/none/python\n")
+    (root / "run-me").chmod(0o755)
+    shared.up(
+        "refused",
+        "".join(
+            box(command, root, f"{more}\ninit = {init}", f"{name}-{init}")
+            for name, (command, more, _, _) in REFUSED.items()
+            for init in ("true", "false")
+        ),
+        wait=False,
+    )
+    return shared
 
 
 @pytest.mark.parametrize("init", ("true", "false"))
-@pytest.mark.parametrize(
-    ("command", "code", "words"),
-    [
-        (["/no/such/program"], 127, ["/no/such/program", "no such program"]),
-        (["nonesuch", "-x"], 127, ["nonesuch", "PATH"]),
-        (["/etc/hostname"], 126, ["/etc/hostname", "not executable"]),
-        (["/etc"], 126, ["/etc", "not a regular file"]),
-    ],
-    ids=("missing", "missing-in-path", "not-executable", "directory"),
-)
-def test_a_program_that_cannot_be_run(
-    creche: Creche, command: list[str], code: int, words: list[str], init: str
-) -> None:
-    creche.up("refused", box(command, more=f"init = {init}"), wait=False)
-    status, sentence = told(creche)
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_start_says_why_in_one_sentence(refused: Creche, kind: str, init: str) -> None:
+    _, _, code, words = REFUSED[kind]
+    status, sentence = told(refused, f"{kind}-{init}")
     assert (status["exit_code"], status["last_reason"]) == (code, "start-error")
     assert all(word in sentence for word in words), sentence
     assert "Traceback" not in sentence and "\n" not in sentence
-
-
-@pytest.mark.parametrize("init", ("true", "false"))
-def test_a_script_whose_interpreter_is_missing(creche: Creche, init: str) -> None:
-    root = busybox_root(creche.directory / "fs")
-    (root / "run-me").write_text("#!/opt/none/python\n")
-    (root / "run-me").chmod(0o755)
-    creche.up("script", box(["/run-me"], root, f"init = {init}"), wait=False)
-    status, sentence = told(creche)
-    assert status["exit_code"] == 127
-    assert "/opt/none/python" in sentence and "/run-me" in sentence
 
 
 def test_a_program_whose_loader_is_missing(creche: Creche) -> None:
@@ -64,22 +77,6 @@ def test_a_program_whose_loader_is_missing(creche: Creche) -> None:
     status, sentence = told(creche)
     assert status["exit_code"] == 127
     assert "loader" in sentence
-
-
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        ('workdir = "/no/such/place"', ["working directory", "/no/such/place"]),
-        ('user = "nobody-here"', ["nobody-here"]),
-        ('group_add = ["no-such-group"]', ["no-such-group"]),
-        ('volumes = ["./absent:/data"]', ["absent"]),
-    ],
-    ids=("workdir", "user", "group", "bind"),
-)
-def test_what_the_container_needs_and_is_not_there(creche: Creche, more: str, words: list[str]) -> None:
-    creche.up("needy", box(["true"], more=more), wait=False)
-    _, sentence = told(creche)
-    assert all(word in sentence for word in words), sentence
 
 
 def test_a_root_filesystem_that_is_not_there(creche: Creche) -> None:

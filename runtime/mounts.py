@@ -93,7 +93,7 @@ class Overlay(NamedTuple):
     owner: int  # of the root directory, as a host id
 
     ADVICE = {
-        errno.EINVAL: "creche needs overlay layers given as descriptors: Linux 6.13 or newer, see `creche doctor`",
+        errno.EINVAL: "creche gives overlay layers as detached mounts: Linux 6.15 or newer, see `creche doctor`",
         errno.ENODEV: "load the overlay module",
     }
 

@@ -8,6 +8,7 @@ system-call table (x86_64 and aarch64 share every number from 424 on).
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import signal
 import struct
@@ -19,13 +20,13 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 _MACHINE = os.uname().machine
-_OLD_NUMBERS = {  # pivot_root, capset, seccomp, keyctl
-    "x86_64": (155, 126, 317, 250),
-    "aarch64": (41, 91, 277, 219),
+_OLD_NUMBERS = {  # pivot_root, capset, seccomp, keyctl, rt_sigaction
+    "x86_64": (155, 126, 317, 250, 13),
+    "aarch64": (41, 91, 277, 219, 134),
 }
 if _MACHINE not in _OLD_NUMBERS:
     raise ImportError(f"creche runs on x86_64 and aarch64, not on {_MACHINE}")
-_PIVOT_ROOT, _CAPSET, _SECCOMP, _KEYCTL = _OLD_NUMBERS[_MACHINE]
+_PIVOT_ROOT, _CAPSET, _SECCOMP, _KEYCTL, _RT_SIGACTION = _OLD_NUMBERS[_MACHINE]
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
 _PIDFD_OPEN, _CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 434, 435, 436, 437, 442
 
@@ -158,7 +159,9 @@ def clone3(flags: int, *, exit_signal: int = 0, cgroup: int | None = None) -> in
 
 
 _Function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
-_shared_stack = ctypes.create_string_buffer(1 << 20)
+_STACK = 1 << 20  # bytes; an anonymous map, of which only the pages that are used cost anything
+_shared_stack = mmap.mmap(-1, _STACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # pid 1 goes on on its copy
+_stack_top = ctypes.addressof(ctypes.c_char.from_buffer(_shared_stack)) + _STACK  # page aligned
 
 
 def clone_shared(function: Callable[[], None]) -> None:
@@ -174,9 +177,8 @@ def clone_shared(function: Callable[[], None]) -> None:
         return 0
 
     callback = _Function(run)
-    top = (ctypes.addressof(_shared_stack) + len(_shared_stack)) & ~15
     flags = CLONE_VM | CLONE_VFORK | signal.SIGCHLD
-    pid: int = _libc.clone(callback, ctypes.c_void_p(top), flags, None)
+    pid: int = _libc.clone(callback, ctypes.c_void_p(_stack_top), flags, None)
     if pid < 0:
         raise _failed("clone")
     os.waitpid(pid, 0)
@@ -310,6 +312,17 @@ def openat2(directory: int, path: str, flags: int, *, resolve: int, mode: int = 
     how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
     name = ctypes.c_char_p(_path(path))
     return _syscall(path, _OPENAT2, directory, name, ctypes.byref(how), ctypes.sizeof(how))
+
+
+def default_signals() -> None:
+    """Set every signal's disposition to its default (rt_sigaction(2)), those too that the C library keeps for itself.
+
+    Its wrappers refuse the first two real-time signals, and some parents, GNU make among them, leave them ignored.
+    """
+    default = ctypes.create_string_buffer(32)  # struct sigaction of zeros: SIG_DFL, no flags, no mask
+    for number in range(1, 65):
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            _syscall(f"signal {number}", _RT_SIGACTION, number, default, None, 8)
 
 
 def close_range(first: int, last: int = 0x7FFFFFFF, flags: int = 0) -> None:

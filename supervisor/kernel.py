@@ -344,6 +344,10 @@ class KernelMachine:
 
     def _make_directories(self, container: Container) -> list[str]:
         """Make the container's directories and volumes; return the host paths that its mounts idmap."""
+        for private in (self._root / "apps", self._root / "volumes"):
+            # What a container's root makes setuid belongs to the host's root in a volume: no other user may get there.
+            private.mkdir(parents=True, exist_ok=True)
+            private.chmod(0o700)
         home, volumes = self._directory / "containers" / container.name, self._root / "volumes" / self._app
         for directory in (home / "writable" / "upper", home / "writable" / "work", home / "etc", self._log(home.name)):
             directory.mkdir(parents=True, exist_ok=True)

@@ -186,10 +186,12 @@ class Launcher:
             warnings = group.create(message["resources"])
             userns: list[int] | None = message["userns"]
             namespaces, inner = helper.make((userns[0], userns[1]) if userns else None)
-            blocked = unmappable(tuple(message["idmapped"]), namespaces.user) if namespaces.user is not None else None
+            blocked = (
+                unmappable(tuple(message.get("idmapped", ())), namespaces.user) if namespaces.user is not None else None
+            )
             if blocked is not None:
                 _close((namespaces.net, namespaces.user, inner))
-                if message["required"]:
+                if message.get("required"):
                     raise OSError(errno.EINVAL, "cannot be idmapped, and a user namespace is required", blocked)
                 warnings.append(f"runs without a user namespace of its own: {blocked} cannot be idmapped")
                 userns = None
@@ -373,7 +375,7 @@ class Launcher:
         ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
         if ended is None:
             return
-        while run.child.report in self.reports:  # its last words first
+        while self.reports.get(run.child.report) is held:  # its last words first
             self._hear(held)
         del self.pidfds[pidfd]
         self.epoll.unregister(pidfd)
@@ -509,9 +511,9 @@ def _fields(operation: str, number: int | None, message: str, path: str | None, 
 
 def main(listener: int, controller: int) -> None:
     """Be the launcher on two inherited sockets: one that listens and one that is connected to the supervisor."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        # Whatever the supervisor's own parent ignored; then Ctrl-C and its like, which are the supervisor's to answer.
-        signal.signal(number, signal.SIG_IGN if number in birth.IGNORED else signal.SIG_DFL)
+    syscalls.default_signals()  # whatever the supervisor's own parents ignored
+    for number in birth.IGNORED:  # Ctrl-C and its like are the supervisor's to answer
+        signal.signal(number, signal.SIG_IGN)
     os.umask(0)
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # about a dozen descriptors a container

@@ -4,7 +4,7 @@
 
 Each arrow is one system call that takes bytes from one place exactly as it puts them into the other, so a SIGKILL at
 any point neither loses nor doubles any. The launcher holds both pipes; the next logger adopts what the staging pipe
-still holds and goes on at the files' sizes. `runtime.logs` describes and reads the files.
+still holds and goes on at the files' sizes. `runtime.segments` describes the files, `runtime.logs` reads them.
 
 Messages on the SOCK_SEQPACKET channel, JSON, about one container each:
 
@@ -45,7 +45,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
-from runtime.logs import RECORD_SIZE, SUFFIXES, ZERO, Record, file_name, numbers, pack, unpack
+from runtime.segments import RECORD_SIZE, SUFFIXES, ZERO, Record, file_name, numbers, pack, unpack
 
 CHUNK = 1 << 20
 """Bytes moved for one stream before the others get their turn."""

@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from runtime.cgroups.hierarchy import Layout
 
 Verdict = Literal["ok", "warn", "fail"]
-FLOOR = (5, 15)
+FLOOR = (6, 15)
 FEATURES = (
     ((5, 7), "clone into a cgroup", "starts move processes by writing pids, which is slower"),
     ((5, 14), "kill a whole cgroup", "what is left of a container is killed process by process"),
     ((5, 19), "idmapped overlay", "layers cannot be mapped: `userns = 'auto'` goes without one"),
     ((6, 8), "overlay layers one by one", "very long lists of layers do not fit into one mount option"),
-    ((6, 13), "overlay layers as descriptors", "layers are named by paths"),
-    ((6, 15), "exit status by pidfd", "after the launcher's death the exit status of its containers is unknown"),
+    ((6, 15), "overlay over detached mounts", "containers do not start: layers are given as descriptors"),
 )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """Starts, beside runc: request to the first instruction of pid 1, both sides in turn in one run (`make bench`).
 
 Both sides get the same root filesystem (a directory with one static program), the same namespaces, id mappings,
-capabilities, masked paths, cgroup limits and a seccomp filter of the same profile; creche besides makes an overlay with a
-writable layer. The program writes CLOCK_MONOTONIC to its standard output, which is a pipe to this script in runc's case and
-the container's log pipe in creche's: there it is read back from the log. `--gap` spaces the starts, in seconds.
+capabilities, masked paths, cgroup limits and a seccomp filter of the same profile; creche besides makes an overlay with
+a writable layer. The program writes CLOCK_MONOTONIC to its standard output: a pipe to this script in runc's case, the
+container's log pipe in creche's, from whose log it is read back. `--gap` spaces the starts, in seconds.
 """
 
 import argparse

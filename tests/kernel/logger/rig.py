@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from runtime import logs
+from runtime import logs, segments
 from runtime.launch import logger
 
 
@@ -69,24 +69,26 @@ class Output:
 
     def kept(self, stream: int) -> bytes:
         """What the disk holds of one stream."""
-        suffix = logs.SUFFIXES[stream]
-        files = (self.directory / logs.file_name(n, suffix) for n in logs.numbers(self.directory))
+        suffix = segments.SUFFIXES[stream]
+        files = (self.directory / segments.file_name(n, suffix) for n in segments.numbers(self.directory))
         return b"".join(file.read_bytes() for file in files)
 
-    def records(self) -> list[logs.Record | None]:
+    def records(self) -> list[segments.Record | None]:
         """Every record of the index, None for a damaged one."""
-        found: list[logs.Record | None] = []
-        for number in logs.numbers(self.directory):
-            raw = (self.directory / logs.file_name(number, "idx")).read_bytes()
-            found += [logs.unpack(raw[at : at + logs.RECORD_SIZE]) for at in range(0, len(raw), logs.RECORD_SIZE)]
+        found: list[segments.Record | None] = []
+        for number in segments.numbers(self.directory):
+            raw = (self.directory / segments.file_name(number, "idx")).read_bytes()
+            found += [
+                segments.unpack(raw[at : at + segments.RECORD_SIZE]) for at in range(0, len(raw), segments.RECORD_SIZE)
+            ]
         return found
 
     def unindexed(self) -> int:
         """Bytes that no record covers."""
         missing = 0
         for segment in logs.segments(self.directory):
-            raw = (self.directory / logs.file_name(segment.number, "idx")).read_bytes()
-            last = logs.unpack(raw[-logs.RECORD_SIZE :]) if raw else logs.ZERO
+            raw = (self.directory / segments.file_name(segment.number, "idx")).read_bytes()
+            last = segments.unpack(raw[-segments.RECORD_SIZE :]) if raw else segments.ZERO
             missing += segment.out + segment.err - (last.out + last.err if last else 0)
         return missing
 

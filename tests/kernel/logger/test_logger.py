@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from runtime import logs
+from runtime import logs, segments
 from runtime.launch import logger
 from tests.kernel.logger.rig import Output, Rig, flooding, write_all
 
@@ -205,9 +205,9 @@ def test_an_index_is_mended(rig: Rig, damage: str) -> None:
     index.write_bytes(
         {
             "half a record": raw[:-10],
-            "a record missing": raw[: -logs.RECORD_SIZE],
+            "a record missing": raw[: -segments.RECORD_SIZE],
             "no index": b"",
-            "garbage": raw[: -logs.RECORD_SIZE] + b"\xff" * (5 * logs.RECORD_SIZE + 3),
+            "garbage": raw[: -segments.RECORD_SIZE] + b"\xff" * (5 * segments.RECORD_SIZE + 3),
         }[damage]
     )
     rig.start()
@@ -222,8 +222,8 @@ def test_times_go_on_from_the_last_one_when_the_clock_was_set_back(rig: Rig) -> 
     output = rig.output()
     future = time.time_ns() + 3600 * 10**9
     (output.directory / "000001.out").write_bytes(b"a\n")
-    (output.directory / "000001.idx").write_bytes(logs.pack(logs.Record(future, 2, 0)))
-    for suffix in logs.SUFFIXES:  # a segment without any record yet does not hide the one before
+    (output.directory / "000001.idx").write_bytes(segments.pack(segments.Record(future, 2, 0)))
+    for suffix in segments.SUFFIXES:  # a segment without any record yet does not hide the one before
         (output.directory / f"000002.{suffix}").touch()
     rig.start()
     os.write(output.out, b"b\n")
@@ -234,7 +234,7 @@ def test_times_go_on_from_the_last_one_when_the_clock_was_set_back(rig: Rig) -> 
 def test_a_half_deleted_segment_is_deleted(rig: Rig) -> None:
     output = rig.output()
     (output.directory / "000001.out").write_bytes(b"stale\n")
-    for suffix in logs.SUFFIXES:
+    for suffix in segments.SUFFIXES:
         (output.directory / f"000002.{suffix}").touch()
     rig.start()
     os.write(output.out, b"new\n")
@@ -461,7 +461,7 @@ def test_a_follower_reads_on_over_rotation(rig: Rig) -> None:
             rig.flush(output)
             seen += [line.text for line in reader.poll()]
     assert seen == [b"%d:%d" % (count, line) for count in range(100) for line in range(500)]
-    assert logs.numbers(output.directory)[0] > 1
+    assert segments.numbers(output.directory)[0] > 1
 
 
 def test_answers_that_nobody_reads_do_not_hold_the_logger_up(rig: Rig) -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import logs
-from runtime.logs import Line, Record
+from runtime import logs, segments
+from runtime.logs import Line
+from runtime.segments import Record
 
 
 class Writer:
@@ -26,30 +27,30 @@ class Writer:
     def rotate(self) -> None:
         self.number += 1
         self.ends = [0, 0]
-        for suffix in logs.SUFFIXES:
+        for suffix in segments.SUFFIXES:
             self.path(suffix).touch()
 
     def path(self, suffix: str, number: int | None = None) -> Path:
-        return self.directory / logs.file_name(number or self.number, suffix)
+        return self.directory / segments.file_name(number or self.number, suffix)
 
     def append(self, suffix: str, data: bytes) -> None:
         with self.path(suffix).open("ab") as file:
             file.write(data)
 
     def data(self, stream: int, text: bytes) -> None:
-        self.append(logs.SUFFIXES[stream], text)
+        self.append(segments.SUFFIXES[stream], text)
         self.ends[stream] += len(text)
 
     def note(self) -> None:
         self.clock += 1
-        self.append("idx", logs.pack(Record(self.clock, *self.ends)))
+        self.append("idx", segments.pack(Record(self.clock, *self.ends)))
 
     def chunk(self, stream: int, text: bytes) -> None:
         self.data(stream, text)
         self.note()
 
     def delete(self, number: int) -> None:
-        for suffix in logs.SUFFIXES:
+        for suffix in segments.SUFFIXES:
             self.path(suffix, number).unlink()
 
 
@@ -109,10 +110,10 @@ def test_foreign_files_are_left_alone(writer: Writer) -> None:
 def test_segments_tell_the_bytes_of_each_file(writer: Writer) -> None:
     writer.chunk(0, b"abc")
     writer.chunk(1, b"d")
-    assert logs.segments(writer.directory) == [logs.Segment(1, 3, 1, 2 * logs.RECORD_SIZE)]
+    assert logs.segments(writer.directory) == [logs.Segment(1, 3, 1, 2 * segments.RECORD_SIZE)]
 
 
-@pytest.mark.parametrize("garbage", [b"\1" * 7, b"\0" * logs.RECORD_SIZE, b"\xff" * (logs.RECORD_SIZE + 5)])
+@pytest.mark.parametrize("garbage", [b"\1" * 7, b"\0" * segments.RECORD_SIZE, b"\xff" * (segments.RECORD_SIZE + 5)])
 def test_bytes_behind_a_torn_or_damaged_record_belong_to_their_stream(writer: Writer, garbage: bytes) -> None:
     writer.chunk(0, b"a\n")
     writer.data(0, b"b\n")
@@ -127,7 +128,7 @@ def test_bytes_behind_a_torn_or_damaged_record_belong_to_their_stream(writer: Wr
 
 def test_the_next_good_record_covers_a_damaged_one(writer: Writer) -> None:
     writer.data(0, b"a\n")
-    writer.append("idx", b"\0" * logs.RECORD_SIZE)
+    writer.append("idx", b"\0" * segments.RECORD_SIZE)
     writer.chunk(0, b"b\n")
     assert list(logs.read(writer.directory)) == [out(1, b"a"), out(1, b"b")]
 

@@ -299,7 +299,7 @@ def test_journal_is_readable_json(tmp_path):
 
 
 def test_a_removed_container_that_is_added_again_starts_with_a_clean_slate(tmp_path):
-    """A program that was killed and runs again adds the same container: what the journal says of the old one is over."""
+    """A program that was killed and runs again adds the same container: the journal of the old one is over."""
     here = Place(tmp_path)
     killed(here, box("web"))
     stories = []

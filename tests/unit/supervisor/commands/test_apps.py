@@ -9,9 +9,9 @@ from supervisor.app_file.write import normalised
 from supervisor.commands.apps import drawn, ending, health, row
 from supervisor.commands.leftovers import checked, lives
 from supervisor.commands.tables import aligned, printable, span
-from supervisor.moments import unix
 from supervisor.control.creche_api import plain
 from supervisor.journal import Journal, Owner, Record
+from supervisor.moments import unix
 from tests.unit.supervisor.control.fake_app import status
 
 NOW = unix("2026-01-02T03:05:06Z")

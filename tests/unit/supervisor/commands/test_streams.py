@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.logs import Line, Record, pack
+from runtime.logs import Line
+from runtime.segments import Record, pack
 from supervisor.commands.command import Wrong
 from supervisor.commands.streams import Printer, line_count, moment, pieces, story
 

@@ -164,7 +164,8 @@ def test_events_are_dockers(ask, app):
 
 
 def test_logs_are_frames(ask, app):
-    from runtime.logs import Line, Record, pack
+    from runtime.logs import Line
+    from runtime.segments import Record, pack
 
     directory = app.root / "apps" / "shop" / "logs" / "web"
     directory.mkdir(parents=True)

@@ -16,8 +16,10 @@ PREFIX = [] if os.geteuid() else ["unshare", "--pid", "--fork", "--mount-proc", 
 INIT = """
 import os, signal, sys
 from runtime.launch import init
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # as a birth does: none is lost before `serve`
 pid = os.fork()
 if pid == 0:
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.execv("/bin/sh", ["sh", "-c", sys.argv[1]])
 os._exit(init.serve(pid))
 """

@@ -137,10 +137,11 @@ class App:
             raise NotAllowed("creche needs root for now: run it as root (rootless containers are not yet supported)")
         thrown: BaseException | None = None
         hurry: float | None = None
-        ours, serving = True, trio.Event()
+        ours, served, serving = True, False, trio.Event()
         self._scope = trio.CancelScope(shield=True)
         with held(self.directory, self.name):
-            await self._load()
+            with trio.CancelScope(shield=True):  # short; what it makes on disk is taken away below
+                await self._load()
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._main, serving)
@@ -156,11 +157,16 @@ class App:
                         # Kept out of the nursery, so that the caller gets the error itself and not a group of one.
                         thrown = _lone(error) if ours else error
                     finally:
+                        served = self._serving
                         with trio.CancelScope(shield=True):
                             await self._leave(hurry)
                         self._scope.cancel()
             except BaseExceptionGroup as group:
                 raise _lone(group) from None
+            finally:
+                if not served and not self._records:  # nothing ever ran; by now nobody works in them
+                    with trio.CancelScope(shield=True):
+                        await self._offload(self._remove_files, False)
         if thrown is not None:
             raise thrown
 
@@ -260,11 +266,7 @@ class App:
         await self._scribe.commit(name, None, Note("removed", story, "update"))
 
     async def _leave(self, hurry: float | None) -> None:
-        if self._ended.is_set():
-            return
-        if not self._serving:
-            if not self._records:
-                await self._offload(self._remove_files, False)
+        if self._ended.is_set() or not self._serving:
             return
         if self.detached and self._tree.actors:
             self._tree.leave_running()

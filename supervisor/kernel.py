@@ -86,6 +86,7 @@ class KernelMachine:
         self._connection: Connection | None = None
         self._greeted = trio.Event()
         self._launcher = 0
+        self._used = False  # whether the launcher holds anything
         self._init = True
         self._ports: set[str] = set()
         self._linked: set[str] = set()
@@ -117,7 +118,7 @@ class KernelMachine:
             while True:
                 if channel is None:
                     await in_thread(self._clear)
-                    channel = await in_thread(client.start, self._sockets, self._app)
+                    channel = await in_thread(client.start, self._sockets, self._app, self._born)
                 self._connection = Connection(channel)
                 greeted = False
                 async with trio.open_nursery() as nursery:
@@ -145,6 +146,12 @@ class KernelMachine:
                 os.close(home.packed)
             for descriptor in self._filters.values():
                 os.close(descriptor)
+            if self._embedded or not self._used:  # it ends with the connection
+                with trio.CancelScope(shield=True):
+                    await in_thread(self._reap)
+
+    def _born(self, launcher: int) -> None:
+        self._launcher = launcher
 
     async def _pump(self, connection: Connection, scope: trio.CancelScope) -> None:
         await connection.pump(self._hear)
@@ -165,6 +172,7 @@ class KernelMachine:
         self._launcher = packet.message["pid"]
         self._init = packet.message["init"] is not None
         held: dict[str, Message] = packet.message["held"]
+        self._used = bool(held)
         self._ports = set(packet.message["ports"])
         interfaces = await in_thread(self._wiring.connected)
         self._linked = {name for name in held if self._wiring.interface(name) in interfaces}
@@ -311,6 +319,7 @@ class KernelMachine:
         group = Group.at(await in_thread(self._found_layout), f"{self._cgroup}/{name}", resources)
         idmapped = await in_thread(self._make_directories, container)
         log = {"directory": str(self._log(name)), "max_size": container.logs.max_size}
+        self._used = True
         packet = await self._ask(
             name,
             "hold",

@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,8 +47,11 @@ def connect(run_directory: Path) -> socket.socket | None:
     return channel
 
 
-def start(run_directory: Path, app: str) -> socket.socket:
-    """Start a launcher for `app` in `run_directory`, which exists, and return a connection to it. Raises OSError."""
+def start(run_directory: Path, app: str, born: Callable[[int], None] | None = None) -> socket.socket:
+    """Start a launcher for `app` in `run_directory`, which exists, and return a connection to it. Raises OSError.
+
+    `born` is told its pid: it is this process's child, to be waited for once it ends.
+    """
     path = run_directory / SOCKET_NAME
     path.unlink(missing_ok=True)
     with contextlib.ExitStack() as opened:
@@ -74,7 +78,9 @@ def start(run_directory: Path, app: str) -> socket.socket:
         except BaseException:
             ours.close()
             raise
-    process.returncode = 0  # it outlives this object on purpose; `reap` waits for it by pid
+    process.returncode = 0  # it outlives this object on purpose; whoever was told its pid waits for it
+    if born is not None:
+        born(process.pid)
     return ours
 
 

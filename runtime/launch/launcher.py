@@ -111,7 +111,8 @@ class Launcher:
         self.epoll.unregister(connection.channel)
         del self.connections[connection.channel.fileno()]
         connection.close()
-        if connection.control and self.embedded:
+        unused = not self.held and not self.connections  # its supervisor left before it had made anything
+        if unused or (connection.control and self.embedded):
             self._end()
 
     def _answer(self, connection: Connection, packet: Packet) -> None:

@@ -255,7 +255,8 @@ class Creche:
         """Assert that of all apps nothing is left in the kernel or on disk but volumes and the cache."""
         rest = leaks.left(self._before, self.scope, settle)
         files = [str(path) for top in (self.run, self.root / "apps") if top.is_dir() for path in top.rglob("*")]
-        assert rest + files == []
+        if rest or files:
+            pytest.fail("left behind:\n  " + "\n  ".join(rest + files))
 
     def finish(self) -> list[str]:
         """Take down what runs; return what had to be killed."""

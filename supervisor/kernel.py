@@ -209,6 +209,9 @@ class KernelMachine:
             run = self._runs.get(event["name"])
             if run is not None and run.number == event["run"]:
                 self._over(run, event)
+        elif event.get("event") == "logger" and "error" in event:
+            name = event.get("name")
+            self._notice(name, f"the log of {name} cannot be kept: {event['error']}")
         elif "trouble" in event:
             name = event["trouble"]
             self._notice(name, f"the log of {name} cannot be written for now: {event['message']}; it waits and retries")

@@ -4,7 +4,7 @@ import os
 import socket
 from collections import deque
 
-from runtime.launch.messages import Message, encode, rights
+from runtime.launch.messages import Message, parcel, rights
 
 
 class Connection:
@@ -18,7 +18,9 @@ class Connection:
 
     def send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
         """Send or keep for later; descriptors are duplicated while they wait."""
-        self.owed.append((encode(message), tuple(os.dup(each) for each in descriptors)))
+        data, letter = parcel(message)
+        owed = tuple(os.dup(each) for each in descriptors)
+        self.owed.append((data, owed if letter is None else (*owed, letter)))
         self.flush()
 
     def flush(self) -> None:

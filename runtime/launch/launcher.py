@@ -16,14 +16,16 @@ import signal
 import socket
 import struct
 import sys
+import time
 
 from runtime import syscalls
 from runtime.cgroups.group import Group, Leaf, remove_tree
 from runtime.cgroups.hierarchy import find
-from runtime.launch import birth, helper, inits, logger
+from runtime.launch import birth, helper, inits
 from runtime.launch.connection import Connection, Reply
 from runtime.launch.holding import Held, Run
-from runtime.launch.messages import VERSION, Message, Packet, ProtocolError, content, encode, receive, rights
+from runtime.launch.log_keeper import LogKeeper
+from runtime.launch.messages import VERSION, Message, Packet, ProtocolError, content, receive
 from runtime.mounts import unmappable
 from runtime.operations import unpack
 from runtime.world import World
@@ -54,12 +56,12 @@ class Launcher:
         self.listener = listener
         self.epoll.register(listener, select.EPOLLIN)
         self._welcome(controller)
-        self._start_logger()
+        self.logs = LogKeeper(self.epoll)
 
     def run(self) -> None:
         """Serve until there is nothing left to hold."""
         while not self.ending:
-            for descriptor, events in self.epoll.poll(_REMOVAL_PAUSE if self.leaves else -1):
+            for descriptor, events in self.epoll.poll(self._patience()):
                 if descriptor == self.listener.fileno():
                     self._accept()
                 elif descriptor in self.connections:
@@ -68,9 +70,17 @@ class Launcher:
                     self._reap(self.pidfds[descriptor])
                 elif descriptor in self.reports:
                     self._hear(self.reports[descriptor])
-                elif descriptor == self.logger_channel.fileno():
+                elif descriptor == self.logs.fileno():
                     self._hear_logger()
+            if self.logs.due is not None and self.logs.due <= time.monotonic() and not self.ending:
+                self._start_logger()
             self.leaves = [leaf for leaf in self.leaves if not leaf.remove()]
+
+    def _patience(self) -> float:
+        """Return how many seconds to wait at most; -1 for ever."""
+        if self.leaves:
+            return _REMOVAL_PAUSE
+        return -1 if self.logs.due is None else max(0.0, self.logs.due - time.monotonic())
 
     # --- connections ---
 
@@ -186,19 +196,17 @@ class Launcher:
             undo.callback(group.remove)
             warnings = group.create(message["resources"])
             userns: list[int] | None = message["userns"]
-            namespaces, inner = helper.make((userns[0], userns[1]) if userns else None)
-            blocked = (
-                unmappable(tuple(message.get("idmapped", ())), namespaces.user) if namespaces.user is not None else None
-            )
+            namespaces, inner = self._namespaces(userns, undo)
+            blocked = None
+            if namespaces.user is not None:
+                blocked = unmappable(tuple(message.get("idmapped", ())), namespaces.user)
             if blocked is not None:
-                _close((namespaces.net, namespaces.user, inner))
                 if message.get("required"):
                     raise OSError(errno.EINVAL, "cannot be idmapped, and a user namespace is required", blocked)
                 warnings.append(f"runs without a user namespace of its own: {blocked} cannot be idmapped")
+                _close((namespaces.net, namespaces.user, inner))
                 userns = None
-                namespaces, inner = helper.make(None)
-            undo.callback(os.close, inner)
-            undo.callback(_close, (namespaces.net, namespaces.user))
+                namespaces, inner = self._namespaces(None, undo)
             pipes: list[int] = []
             undo.callback(_close, pipes)
             for _ in range(4):
@@ -208,9 +216,15 @@ class Launcher:
                     os.fchown(write, userns[0], userns[0])
             held = Held(name, namespaces, group, tuple(pipes), message["log"])
             held.warnings = warnings
-            self._add_log(held)
+            self.logs.add(held)
             undo.pop_all()
             return held, inner
+
+    @staticmethod
+    def _namespaces(userns: list[int] | None, undo: contextlib.ExitStack) -> tuple[helper.Namespaces, int]:
+        namespaces, inner = helper.make((userns[0], userns[1]) if userns else None)
+        undo.callback(_close, (namespaces.net, namespaces.user, inner))
+        return namespaces, inner
 
     def do_create(self, reply: Reply, message: Message, descriptors: tuple[int, ...]) -> None:
         """Bring a pid 1 to the point before exec; answered when it is there (or failed)."""
@@ -295,7 +309,7 @@ class Launcher:
             self._ok(reply)
             return
         self.flushes.setdefault(name, []).append(reply)
-        self._ask_logger({"op": "flush", "name": name})
+        self.logs.flush(name)
 
     def do_forget(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
         """Let go of a container: what runs of it is killed, its log drained; then its namespaces and cgroup end."""
@@ -309,7 +323,7 @@ class Launcher:
         if (run := held.living()) is not None:
             signal.pidfd_send_signal(run.child.pidfd, signal.SIGKILL)  # `_reap` goes on
         else:
-            self._ask_logger({"op": "remove", "name": held.name})
+            self.logs.remove(held.name)
 
     def do_reserve(self, reply: Reply, message: Message, descriptors: tuple[int, ...]) -> None:
         """Hold bound sockets, one for each name in `ports`, so that nobody else takes them."""
@@ -395,7 +409,7 @@ class Launcher:
         self._tell({"event": "exited", "name": held.name, "run": run.number, **run.exit})
         self.leaves.append(run.leaf)
         if held.name in self.forgets:
-            self._ask_logger({"op": "remove", "name": held.name})
+            self.logs.remove(held.name)
 
     def _end(self) -> None:
         """Kill and reap everything, remove the cgroups, stop the loop."""
@@ -410,77 +424,34 @@ class Launcher:
             remove_tree(self.layout, held.group.path)
         self.pidfds.clear()  # what epoll still has to say about them is over
         self.reports.clear()
-        self.logger_channel.close()
-        os.waitid(os.P_PIDFD, self.logger_pidfd, os.WEXITED)
+        self.logs.end()
         self.ending = True
 
     # --- the logger ---
 
-    def _start_logger(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = syscalls.clone3(syscalls.CLONE_CLEAR_SIGHAND, exit_signal=signal.SIGCHLD)
-        if pid == 0:
-            code = birth.INTERNAL
-            try:
-                syscalls.set_name("creche-logger")
-                channel = theirs.fileno()
-                if channel > 3:
-                    syscalls.close_range(3, channel - 1)
-                syscalls.close_range(channel + 1)
-                code = logger.main(channel)
-            except BaseException as error:  # noqa: BLE001 -- the last frame of a clone: there is no caller to raise to
-                os.write(2, f"creche: the logger died: {error!r}\n".encode())
-            os._exit(code)
-        theirs.close()
-        self.logger_pidfd = syscalls.pidfd_open(pid)
-        self.logger_channel = ours
-        self.epoll.register(ours, select.EPOLLIN)
-        for held in self.held.values():
-            self._add_log(held)
-
-    def _add_log(self, held: Held) -> None:
-        read_out, _, staging_read_out, staging_write_out, read_err, _, staging_read_err, staging_write_err = held.pipes
-        pipes = (read_out, staging_read_out, staging_write_out, read_err, staging_read_err, staging_write_err)
-        self._ask_logger({"op": "add", "name": held.name, **held.log}, pipes)
-
-    def _ask_logger(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
-        with contextlib.suppress(OSError):  # it is dead: the end of its channel restarts it with all that it must know
-            self.logger_channel.sendmsg([encode(message)], rights(descriptors))
-
     def _hear_logger(self) -> None:
-        packet = None
-        with contextlib.suppress(OSError, ProtocolError):
-            packet = receive(self.logger_channel)
-        if packet is None:
-            self._restart_logger()
-            return
-        packet.close()
-        said = packet.message
-        if "flushed" in said:
-            for reply in self.flushes.pop(said["flushed"], ()):
-                self._ok(reply)
-        elif "removed" in said:
-            self._forget(said["removed"])
-        elif "error" in said and said.get("name") in self.flushes:
-            for reply in self.flushes.pop(said["name"]):
-                self._ok(reply, {"incomplete": said["error"]})
-        elif "error" in said and said.get("name") in self.forgets:  # it never had its log: nothing is to be drained
-            self._forget(said["name"])
-        elif "added" not in said:
-            self._tell({"event": "logger", **said})
+        for said in self.logs.hear():
+            if "flushed" in said:
+                for reply in self.flushes.pop(said["flushed"], ()):
+                    self._ok(reply)
+            elif "removed" in said:
+                self._forget(said["removed"])
+            elif "error" in said and said.get("name") in self.flushes:
+                for reply in self.flushes.pop(said["name"]):
+                    self._ok(reply, {"incomplete": said["error"]})
+            elif "error" in said and said.get("name") in self.forgets:  # it never had its log: nothing is to be drained
+                self._forget(said["name"])
+            elif "added" not in said:
+                self._tell({"event": "logger", **said})
 
-    def _restart_logger(self) -> None:
-        """The logger is dead: its pipes are all here, the next one goes on where the files end."""
-        self.epoll.unregister(self.logger_channel)
-        self.logger_channel.close()
-        os.waitid(os.P_PIDFD, self.logger_pidfd, os.WEXITED)
-        os.close(self.logger_pidfd)
-        self._start_logger()
+    def _start_logger(self) -> None:
+        """The logger died: the pipes are all here, the next one goes on where the files end."""
+        self.logs.start(self.held.values())
         for name in self.flushes:
-            self._ask_logger({"op": "flush", "name": name})
+            self.logs.flush(name)
         for name in self.forgets:
             if self.held[name].living() is None:
-                self._ask_logger({"op": "remove", "name": name})
+                self.logs.remove(name)
 
     def _forget(self, name: str) -> None:
         held, reply = self.held.pop(name), self.forgets.pop(name)

@@ -39,6 +39,8 @@ DESCRIPTOR_LIMIT = 253  # SCM_MAX_FD, unix(7)
 
 Message = dict[str, Any]
 
+_LETTER: Message = {"letter": True}  # what a packet says whose message is in the memfd beside it
+
 DESCRIPTOR_SPACE = socket.CMSG_SPACE(DESCRIPTOR_LIMIT * array.array("i").itemsize)
 
 
@@ -60,10 +62,22 @@ class Packet(NamedTuple):
 
 def encode(message: Message) -> bytes:
     """Return a message as one packet's bytes; raise ProtocolError where it is too long for one."""
-    data = json.dumps(message, separators=(",", ":")).encode()
+    data = _dump(message)
     if len(data) > PACKET_LIMIT:
         raise ProtocolError(f"a message of {len(data)} bytes does not fit into one packet; it belongs into a memfd")
     return data
+
+
+def parcel(message: Message) -> tuple[bytes, int | None]:
+    """Return a message as one packet and, where it is too long, the memfd with it, the last of its descriptors."""
+    data = _dump(message)
+    if len(data) <= PACKET_LIMIT:
+        return data, None
+    return _dump(_LETTER), memory_file("creche-letter", data)
+
+
+def _dump(message: Message) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode()
 
 
 def rights(descriptors: tuple[int, ...]) -> list[tuple[int, int, bytes]]:
@@ -76,9 +90,9 @@ def rights(descriptors: tuple[int, ...]) -> list[tuple[int, int, bytes]]:
 def decode(data: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> Packet:
     """Return what arrived as a packet; raise ProtocolError, with every descriptor closed, where it is not whole."""
     descriptors = array.array("i")
-    for level, kind, content in ancillary:
+    for level, kind, carried in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+            descriptors.frombytes(carried[: len(carried) - len(carried) % descriptors.itemsize])
     packet = Packet({}, tuple(descriptors))
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
@@ -88,14 +102,27 @@ def decode(data: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> 
             "a packet arrived cut short: this process is out of file descriptors, or the peer is not creche"
         )
     try:
-        message = json.loads(data)
+        message = _parse(data)
+        if message == _LETTER and descriptors:
+            letter = descriptors.pop()
+            try:
+                message = _parse(content(letter))
+            finally:
+                os.close(letter)
+    except ProtocolError:
+        Packet({}, tuple(descriptors)).close()
+        raise
+    return Packet(message, tuple(descriptors))
+
+
+def _parse(data: bytes) -> Message:
+    try:
+        message: Any = json.loads(data)
     except (ValueError, RecursionError) as error:
-        packet.close()
         raise ProtocolError(f"a packet is not JSON: {error}") from error
     if not isinstance(message, dict):
-        packet.close()
         raise ProtocolError("a packet is not a JSON object")
-    return Packet(message, packet.descriptors)  # pyright: ignore[reportUnknownArgumentType]
+    return message  # pyright: ignore[reportUnknownVariableType]
 
 
 def receive(channel: socket.socket) -> Packet | None:

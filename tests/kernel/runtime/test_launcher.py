@@ -609,6 +609,32 @@ def test_a_killed_logger_is_replaced_and_nothing_is_lost(launcher: Launching) ->
     assert launcher.output() == b"".join(b"%d\n" % line for line in range(1, lines + 1))
 
 
+def test_a_logger_that_stands_still_holds_nobody(launcher: Launching) -> None:
+    """What it cannot take waits in the launcher; far more than a socket's queue holds is asked here."""
+    launcher.hold()
+    logger = launcher.logger()
+    os.kill(logger, signal.SIGSTOP)
+    try:
+        asked = [launcher.send("flush", name="web") for _ in range(2000)]
+        assert launcher.greet()["pid"] == launcher.pid
+    finally:
+        os.kill(logger, signal.SIGCONT)
+    assert "incomplete" not in launcher.answer(asked[-1])
+
+
+def test_loggers_that_die_at_once_follow_each_other_slowly(launcher: Launching) -> None:
+    launcher.hold()
+    seen: set[int] = set()
+    for _ in range(5):  # each well within its first second
+        assert eventually(lambda: bool({pid for pid, name in launcher.children().items() if name == "creche-logger"}))
+        seen.add(launcher.logger())
+        os.kill(launcher.logger(), signal.SIGKILL)
+        assert eventually(lambda: not seen & launcher.children().keys())
+    assert "creche-logger" not in launcher.children().values()
+    assert launcher.greet()["pid"] == launcher.pid
+    assert eventually(lambda: "creche-logger" in launcher.children().values())
+
+
 def test_a_flush_survives_the_loggers_death(launcher: Launching) -> None:
     launcher.hold()
     for _ in range(10):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.launch import messages
+from runtime.launch.connection import Connection
 from runtime.launch.messages import PACKET_LIMIT, ProtocolError, decode, encode, memory_file, receive, send
 
 Pair = tuple[socket.socket, socket.socket]
@@ -139,3 +140,22 @@ def test_a_memory_file_holds_its_content_for_good(content: bytes) -> None:
                 change()
     finally:
         os.close(descriptor)
+
+
+def test_what_is_too_long_for_a_packet_travels_beside_it() -> None:
+    """The launcher's answer to hello names every container: with thousands no packet holds it."""
+    message = {"id": 1, "ok": {"held": {f"c{number}": {"run": number} for number in range(20_000)}}}
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        line = Connection(ours)
+        kept, handed = os.pipe()
+        try:
+            line.send(message, (handed,))
+            packet = messages.receive(theirs)
+        finally:
+            os.close(kept)
+            os.close(handed)
+    assert packet is not None
+    assert packet.message == message
+    assert len(packet.descriptors) == 1
+    packet.close()

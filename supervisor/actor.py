@@ -293,8 +293,8 @@ class Actor:
         await self._commit(
             Note("started", f"{self.name} started", cause=self._cause),
             Note("ready", f"{self.name} is ready: it has no readiness probe and runs"),
-            **{"started": started, "started_at": wall, "finished_at": None, "next_start_at": None},
-            **{"ready": True, "begun": True, "exit_code": None, "exit_signal": None, "oom_killed": False},
+            **{"started": started, "started_at": wall, "next_start_at": None},
+            **{"ready": True, "begun": True},
         )
         return self._running
 

@@ -30,6 +30,7 @@ class Status:
     image: str | None
     restarts: int
     exit_code: int | None
+    """How the latest ended run ended, also while the next one runs; `exit_signal` and `oom_killed` likewise."""
     exit_signal: int | None
     oom_killed: bool
     started_at: str | None

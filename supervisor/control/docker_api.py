@@ -274,6 +274,7 @@ class DockerApi:
             key = f"{port['PrivatePort']}/{port['Type']}"
             bindings.setdefault(key, []).append({"HostIp": port["IP"], "HostPort": str(port["PublicPort"])})
         state = STATES[status.state]
+        alive = state in ("running", "paused")  # Docker says nothing of the run before, `ps` does
         return {
             "Id": identity(self._seed, status.name),
             "Name": f"/{status.name}",
@@ -288,10 +289,10 @@ class DockerApi:
                 "Running": state == "running",
                 "Paused": state == "paused",
                 "Restarting": state == "restarting",
-                "OOMKilled": status.oom_killed,
+                "OOMKilled": status.oom_killed and not alive,
                 "Dead": False,
                 "Pid": status.pid or 0,
-                "ExitCode": status.exit_code or 0,
+                "ExitCode": 0 if alive else status.exit_code or 0,
                 "Error": "",
                 "StartedAt": status.started_at or _ZERO_TIME,
                 "FinishedAt": status.finished_at or _ZERO_TIME,

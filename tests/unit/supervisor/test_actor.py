@@ -362,3 +362,18 @@ def test_bug_while_running_keeps_the_process(place):
             assert events_of(app, "web")[-2:] == ["actor-failed", "adopted"]
 
     virtually(main)
+
+
+def test_how_the_last_run_ended_is_kept_while_the_next_one_runs(tmp_path):
+    """Whoever looks after a restart still sees what happened."""
+    here = Place(tmp_path, {"web": [Life(1.0, 137), Life()]})
+    seen = []
+
+    async def main():
+        async with here.app(box("web")) as app:
+            await until(lambda: status(app, "web").restarts == 1 and status(app, "web").ready)
+            seen.append(status(app, "web"))
+
+    virtually(main)
+    assert (seen[0].state, seen[0].exit_code) == ("running", 137)
+    assert seen[0].finished_at is not None

@@ -1,19 +1,17 @@
 """A container's birth: the middle process that joins its namespaces and the pid 1 that becomes its program.
 
-Runs in children of the launcher between clone and exec: the import system is cleared at once (after pivot_root its
-paths lead into a hostile root), nothing is printed, the only ways out are execve and os._exit. Order and flags follow
-the ladder in runtime.launch.messages.
+Runs in children of the launcher between clone and exec: nothing can be imported (the launcher has emptied the import
+system, whose paths would lead into a hostile root after pivot_root), nothing is printed, the only ways out are execve
+and os._exit. Order and flags follow the ladder in runtime.launch.messages.
 """
 
 import contextlib
 import errno
-import gc
 import json
 import os
 import resource
 import signal
 import stat
-import sys
 from typing import Any, NamedTuple, NoReturn
 
 from runtime import syscalls
@@ -150,14 +148,9 @@ def failure(operation: Operation, error: OSError) -> StartFailure:
     return StartFailure(operation.describe(), error.errno, message, path, advice.get(error.errno or 0), CANNOT_START)
 
 
-def _leave_imports() -> None:
-    """Make sure that nothing is imported and nothing is collected from here on."""
-    gc.disable()
-    sys.meta_path.clear()
-    sys.path.clear()
-    sys.path_hooks.clear()
-    sys.path_importer_cache.clear()
-    for number in IGNORED:  # ignored survives clone3 with CLONE_CLEAR_SIGHAND, and exec
+def _default_signals() -> None:
+    """Give the program what it expects: ignored survives clone3 with CLONE_CLEAR_SIGHAND, and exec."""
+    for number in IGNORED:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -229,7 +222,7 @@ def _first(birth: Birth, go: int, report: int) -> NoReturn:
     world, program = birth.world, birth.program
     code = INTERNAL
     try:
-        _leave_imports()
+        _default_signals()
         _close_others(birth, go, report)
         os.setsid()
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -481,6 +481,14 @@ def _fields(operation: str, number: int | None, message: str, path: str | None, 
     return birth.StartFailure(operation, number, message, path, advice, birth.CANNOT_START).fields
 
 
+def leave_imports() -> None:
+    """Make sure that nothing is imported from here on: children of this process stand in hostile root filesystems."""
+    sys.meta_path.clear()
+    sys.path.clear()
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
+
+
 def main(listener: int, controller: int) -> None:
     """Be the launcher on two inherited sockets: one that listens and one that is connected to the supervisor."""
     syscalls.default_signals()  # whatever the supervisor's own parents ignored
@@ -495,6 +503,7 @@ def main(listener: int, controller: int) -> None:
     for each in sockets:
         each.set_inheritable(False)
     sockets[0].setblocking(False)
+    leave_imports()
     launcher = Launcher(*sockets)
     gc.collect()
     gc.freeze()

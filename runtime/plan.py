@@ -136,7 +136,7 @@ def plan(config: Mapping[str, Any], place: Place) -> Plan:
         "init": place.init,
     }
     if not program["arguments"]:
-        raise PlanError("process.args: there is no program to run")
+        raise PlanError("process.args: there is no program to run; give the container a command (a rootfs brings none)")
     return Plan(tuple(prepare), tuple(enter), program)
 
 

@@ -229,7 +229,7 @@ def more_mounts(*mounts: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
         (put("process", "apparmorProfile", value="x"), r"^process\.apparmorProfile"),
         (put("process", "terminal", value=True), r"^process\.terminal"),
         (put("process", "user", "umask", value=18), r"^process\.user\.umask"),
-        (put("process", "args", value=[]), r"^process\.args"),
+        (put("process", "args", value=[]), r"^process\.args: there is no program to run; give the container a command"),
         (put("linux", "devices", value=[{"path": "/dev/fuse"}]), r"^linux\.devices"),
         (put("linux", "sysctl", value={"a": "b"}), r"^linux\.sysctl"),
         (put("linux", "rootfsPropagation", value="shared"), r"^linux\.rootfsPropagation"),

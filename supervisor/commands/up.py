@@ -176,7 +176,11 @@ def _detach(places: Places, path: Path, names: tuple[str, ...], app: str) -> Non
     import creche
 
     directory = places.sockets(app)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{directory} for the sockets of {app} cannot be made: {error.strerror}"
+        raise Failure(f"{why}; name a directory that can with --run") from error
     log = directory / "supervisor.log"
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as pipe:

@@ -286,3 +286,11 @@ def test_what_a_container_needs_is_transitive():
 
 def test_the_plan_has_the_order_of_start():
     assert [line.split(".")[0].strip() for line in plan(chain()).splitlines()[1:]] == ["1", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("run", ["/proc/nowhere", "/dev/null"])
+def test_a_run_directory_that_cannot_be_made_is_said_in_one_line(process, shop, run):
+    up = process("up", "-d", str(shop), "--run", run)
+    assert (up.code, up.out, up.err.count("\n")) == (1, "", 1)
+    assert f"{run}/" in up.err
+    assert "--run" in up.err

@@ -108,6 +108,8 @@ def deliver(birth: Birth) -> Child:
         )
     os.close(go_read)
     os.close(report_write)
+    if middle.failure is None and not middle.pid:  # it was killed; pid 0 below would mean the launcher's own group
+        middle.failure = StartFailure("clone", None, "the process between was killed", None, None, CANNOT_START)
     if middle.failure is None:
         try:
             # Nobody but this process can reap pid 1, and it has not: the pid is nobody else's.

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from runtime import syscalls
+
 SOCKET_NAME = "launcher.sock"
 LOG_NAME = "launcher.log"
 
@@ -65,14 +67,18 @@ def start(run_directory: Path, app: str, born: Callable[[int], None] | None = No
         opened.enter_context(theirs)
         numbers = (listener.fileno(), theirs.fileno())
         try:
+            interpreter = _interpreter()
+            opened.callback(os.close, interpreter)
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _BOOT, _TREE, *map(str, numbers), "creche-launcher", app],
+                executable=f"/proc/{os.getpid()}/fd/{interpreter}",
                 pass_fds=numbers,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+                # A libpython that is looked for beside $ORIGIN: that mount has only the one file.
+                env={"PATH": os.defpath, "LANG": "C.UTF-8", "LD_LIBRARY_PATH": f"{sys.base_prefix}/lib"},
                 start_new_session=True,
             )
         except BaseException:
@@ -82,6 +88,21 @@ def start(run_directory: Path, app: str, born: Callable[[int], None] | None = No
     if born is not None:
         born(process.pid)
     return ours
+
+
+def _interpreter() -> int:
+    """Return this interpreter's file in a read-only mount of its own.
+
+    A hostile root can have the kernel execute /proc/self/exe (a `#!` line, an ELF loader, a symbolic link) and then
+    holds what the launcher runs from: it must not be the host's writable file (CVE-2019-5736).
+    """
+    tree = syscalls.open_tree(sys.executable)
+    try:
+        syscalls.mount_setattr(tree, set_flags=syscalls.MOUNT_ATTR_RDONLY)
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
 
 
 class _directory:

@@ -21,7 +21,8 @@ def serve(program: int) -> int:
             return status
         number = signal.sigwait(every)
         if number not in _NOT_FORWARDED:
-            with contextlib.suppress(ProcessLookupError):  # it died this moment: SIGCHLD comes next
+            # It died this moment, and SIGCHLD comes next; or it became another user and there is no CAP_KILL.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(program, number)
 
 

@@ -196,7 +196,8 @@ class Launcher:
             undo.callback(group.remove)
             warnings = group.create(message["resources"])
             userns: list[int] | None = message["userns"]
-            namespaces, inner = self._namespaces(userns, undo)
+            ends = undo.enter_context(contextlib.ExitStack())
+            namespaces, inner = self._namespaces(userns, ends)
             blocked = None
             if namespaces.user is not None:
                 blocked = unmappable(tuple(message.get("idmapped", ())), namespaces.user)
@@ -204,9 +205,9 @@ class Launcher:
                 if message.get("required"):
                     raise OSError(errno.EINVAL, "cannot be idmapped, and a user namespace is required", blocked)
                 warnings.append(f"runs without a user namespace of its own: {blocked} cannot be idmapped")
-                _close((namespaces.net, namespaces.user, inner))
+                ends.close()
                 userns = None
-                namespaces, inner = self._namespaces(None, undo)
+                namespaces, inner = self._namespaces(None, ends)
             pipes: list[int] = []
             undo.callback(_close, pipes)
             for _ in range(4):
@@ -217,6 +218,7 @@ class Launcher:
             held = Held(name, namespaces, group, tuple(pipes), message["log"])
             held.warnings = warnings
             self.logs.add(held)
+            ends.pop_all()
             undo.pop_all()
             return held, inner
 

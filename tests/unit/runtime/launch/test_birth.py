@@ -3,12 +3,15 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from runtime.launch import birth
 from runtime.launch.birth import Program, StartFailure, failure, failure_from, find_program
 from runtime.mounts import OpenTree
+from runtime.world import World
 from tests.unit.runtime.launch.capable import ordinary_user
 
 
@@ -143,3 +146,29 @@ def test_an_operations_error_comes_with_its_advice() -> None:
 
 def test_an_error_about_a_descriptor_has_no_path() -> None:
     assert failure(OpenTree("k", "/x", True, False, 0), OSError(errno.EIO, "I/O error", 5)).fields["path"] is None
+
+
+def test_a_middle_that_was_killed_takes_nobody_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It left no pid: 0 would be the launcher's own process group to `kill`."""
+    killed: list[int] = []
+
+    def listed(_: str) -> list[str]:
+        return ["1"]
+
+    def nothing(_: Callable[[], None]) -> None:
+        return None
+
+    def kill(pid: int, _: int) -> None:
+        killed.append(pid)
+
+    def reaped(pid: int, _: int) -> tuple[int, int]:
+        return pid, 0
+
+    monkeypatch.setattr(birth.syscalls, "clone_shared", nothing)
+    monkeypatch.setattr(birth.os, "kill", kill)
+    monkeypatch.setattr(birth.os, "waitpid", reaped)
+    monkeypatch.setattr(birth.os, "listdir", listed)
+    program = Program(("true",), {}, "/", None, False)
+    with pytest.raises(StartFailure, match="was killed"):
+        birth.deliver(birth.Birth((), program, World(None, 1, 2), None, 0, None, ()))
+    assert killed == []

@@ -21,6 +21,12 @@ ECHO = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _plain_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mounts are root's to make; the real one is seen from inside a container (tests/attack)."""
+    monkeypatch.setattr(client, "_interpreter", lambda: os.open(sys.executable, os.O_PATH | os.O_CLOEXEC))
+
+
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 

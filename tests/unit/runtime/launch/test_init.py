@@ -80,3 +80,26 @@ def pid_of_init(pid: int) -> int:
     if not PREFIX:
         return pid
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def test_a_program_that_became_another_user_cannot_be_signalled_and_lives_on() -> None:
+    """Its init, with no capability to do it, must not end for that: the program is not told, and ends by itself."""
+    if os.geteuid():
+        pytest.skip("only root has other users")
+    drop = "import os; os.setuid(65533)"
+    script = f"""
+import os, signal, sys, time
+from runtime.launch import init
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+pid = os.fork()
+if pid == 0:
+    {drop}
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.execv("/bin/sh", ["sh", "-c", "sleep 0.3; exit 42"])
+os.setuid(65534)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(0.1)
+os._exit(init.serve(pid))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (42, "")

@@ -41,7 +41,8 @@ class Status:
     group: str | None
     cgroup: str | None
     rootfs: str | None
-    userns: str | None
+    userns: str
+    """Before the first run what is asked for."""
 
 
 def status_of(
@@ -74,7 +75,7 @@ def status_of(
         group=container.group,
         cgroup=record.cgroup if lives else None,
         rootfs=container.rootfs,
-        userns=record.userns,
+        userns=record.userns or ("host" if container.security.userns == "host" else "mapped"),
     )
 
 

@@ -377,3 +377,15 @@ def test_how_the_last_run_ended_is_kept_while_the_next_one_runs(tmp_path):
     virtually(main)
     assert (seen[0].state, seen[0].exit_code) == ("running", 137)
     assert seen[0].finished_at is not None
+
+
+def test_before_its_first_run_a_container_has_the_user_namespace_it_asks_for(tmp_path):
+    here = Place(tmp_path)
+    seen = []
+
+    async def main():
+        async with here.app(box("a", after=["b"]), box("b", after={}), box("c", security={"userns": "host"})) as app:
+            seen.extend(status(app, name).userns for name in ("a", "c"))
+
+    virtually(main)
+    assert seen == ["mapped", "host"]

@@ -380,11 +380,12 @@ class KernelMachine:
             trio.from_thread.run_sync(self._notice, container.name, f"{container.name}: {resolver.warning}")
         files = own_files(self._wiring.hosts_file(container), container.hostname or container.name, resolver.text)
         for file, text in files.items():
-            with (own / file).open("a+") as opened:
+            data = text.encode()
+            with (own / file).open("a+b") as opened:
                 opened.seek(0)
-                if opened.read() != text:
+                if opened.read(len(data) + 1) != data:  # its root may write there: it can be of any size by now
                     opened.truncate(0)
-                    opened.write(text)
+                    opened.write(data)
         rootfs = Path(container.rootfs or "/")
         return Surroundings(
             base=base,

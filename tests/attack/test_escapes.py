@@ -262,3 +262,20 @@ def test_own_inits_memory_is_nobodys(creche: Creche) -> None:
         found = {path: said for path, said in seen.items() if path.startswith("1/")}
         assert set(found.values()) <= {"EACCES", "EPERM"}, (name, found)
         assert seen["ptrace"] == "EPERM"
+
+
+def test_an_own_file_made_huge_or_garbled_is_written_anew(creche: Creche) -> None:
+    """Its root may write /etc/hosts, which lies on the host's disk: the supervisor must not read whatever it has become.
+
+    The control is the file's content in the first run.
+    """
+    root = busybox_root(creche.directory / "fs", "truncate", "wc", "printf")
+    spoil = "stat -c %s /etc/hosts; printf '\\377' > /etc/hosts; truncate -s 4096G /etc/hosts; exec sleep 1000"
+    creche.up("huge", box("box", root, ["sh", "-c", spoil]).replace('"never"', '"always"'))
+    hosts = creche.root / "apps/huge/containers/box/etc/hosts"
+    until(lambda: hosts.stat().st_size == 4 << 40, 10, "the huge file")
+    creche.sigkill(creche.launcher("huge"))  # whoever comes next makes everything anew
+    until(lambda: creche.logs("box").count(b"\n") >= 2, 10, "a second run")
+    first, second, *_ = creche.logs("box").split()
+    assert first == second
+    assert 0 < int(first) < 4096

@@ -265,7 +265,7 @@ def test_own_inits_memory_is_nobodys(creche: Creche) -> None:
 
 
 def test_an_own_file_made_huge_or_garbled_is_written_anew(creche: Creche) -> None:
-    """Its root may write /etc/hosts, which lies on the host's disk: the supervisor must not read whatever it has become.
+    """Its root may write /etc/hosts, which lies on the host's disk: it is not read, whatever it became.
 
     The control is the file's content in the first run.
     """

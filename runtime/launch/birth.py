@@ -106,6 +106,7 @@ def deliver(birth: Birth) -> Child:
         middle.failure = StartFailure(
             "clone", error.errno, error.strerror or "", None, _clone_advice(error.errno), CANNOT_START
         )
+    _stay_closed()  # the middle's setns changed what it shares with this process
     os.close(go_read)
     os.close(report_write)
     if middle.failure is None and not middle.pid:  # it was killed; pid 0 below would mean the launcher's own group
@@ -130,7 +131,8 @@ def failure_from(said: bytes) -> StartFailure:
             fields = json.loads(line)
             if isinstance(fields, dict) and "operation" in fields:
                 return StartFailure(*(fields[key] for key in _FAILURE_FIELDS))  # pyright: ignore[reportUnknownArgumentType]
-    return StartFailure("start", None, "the process died before its program ran", None, None, CANNOT_START)
+    advice = "a limits.memory that is too small for the start itself does this; a dozen megabytes are enough"
+    return StartFailure("start", None, "the process died before its program ran", None, advice, CANNOT_START)
 
 
 _FAILURE_FIELDS = ("operation", "errno", "message", "path", "advice", "exit_code")
@@ -148,6 +150,11 @@ def failure(operation: Operation, error: OSError) -> StartFailure:
     path = error.filename if isinstance(error.filename, str) else None
     message = error.strerror or str(error)
     return StartFailure(operation.describe(), error.errno, message, path, advice.get(error.errno or 0), CANNOT_START)
+
+
+def _stay_closed() -> None:
+    """Keep this process from being looked into: new ids set what fs.suid_dumpable says, not 0 on every host."""
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
 
 
 def _default_signals() -> None:
@@ -247,6 +254,7 @@ def _first(birth: Birth, go: int, report: int) -> NoReturn:
             if child:
                 for step in last:
                     _execute(step, world)
+                _stay_closed()
                 syscalls.close_range(0)
                 syscalls.set_name("creche-init")
                 os._exit(init.serve(child))
@@ -254,6 +262,7 @@ def _first(birth: Birth, go: int, report: int) -> NoReturn:
             os.setsid()
         for step in last:
             _execute(step, world)
+        _stay_closed()
         _directory(program.directory)
         path = find_program(program)
         arguments = list(program.arguments)

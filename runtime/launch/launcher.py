@@ -62,6 +62,8 @@ class Launcher:
         """Serve until there is nothing left to hold."""
         while not self.ending:
             for descriptor, events in self.epoll.poll(self._patience()):
+                if self.ending:
+                    break
                 if descriptor == self.listener.fileno():
                     self._accept()
                 elif descriptor in self.connections:
@@ -414,7 +416,10 @@ class Launcher:
             self.logs.remove(held.name)
 
     def _end(self) -> None:
-        """Kill and reap everything, remove the cgroups, stop the loop."""
+        """Kill and reap everything, remove the cgroups, stop the loop; raise CgroupError for what cannot be removed."""
+        self.ending = True
+        self.reports.clear()  # what epoll still has to say about them is over
+        self.pidfds.clear()
         for held in self.held.values():
             run = held.run
             if run is not None and run.phase != "exited":
@@ -423,11 +428,9 @@ class Launcher:
             run = held.run
             if run is not None and run.phase != "exited":
                 os.waitid(os.P_PIDFD, run.child.pidfd, os.WEXITED)
-            remove_tree(self.layout, held.group.path)
-        self.pidfds.clear()  # what epoll still has to say about them is over
-        self.reports.clear()
         self.logs.end()
-        self.ending = True
+        for held in self.held.values():
+            remove_tree(self.layout, held.group.path)
 
     # --- the logger ---
 

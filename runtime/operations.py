@@ -6,15 +6,15 @@ host's view, handed on as descriptors), pid 1 of the container the second (*ente
 
 from typing import Any
 
-from runtime import identity, mounts
+from runtime import identity, mounts, overlay
 from runtime.world import Operation
 
 KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         mounts.OpenTree,
-        mounts.MemoryLayer,
-        mounts.Overlay,
+        overlay.MemoryLayer,
+        overlay.Overlay,
         mounts.Devices,
         mounts.Target,
         mounts.ReadOnlyRoot,

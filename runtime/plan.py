@@ -17,16 +17,15 @@ from runtime.mounts import (
     Devices,
     Isolate,
     Mask,
-    MemoryLayer,
     NewMount,
     OpenTree,
-    Overlay,
     PivotRoot,
     ReadOnlyPaths,
     ReadOnlyRoot,
     Target,
 )
 from runtime.operations import pack
+from runtime.overlay import MemoryLayer, Overlay
 from runtime.world import Operation
 
 DEVICE_NODES = (  # config-linux.md, "Default Devices"

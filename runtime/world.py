@@ -7,14 +7,18 @@ from runtime.accounts import Account
 
 
 class World:
-    """Descriptors by key, the container's root, its user namespace and output, and who its process will be."""
+    """Descriptors by key, the container's root, its user namespace and streams, and who its process will be."""
 
-    __slots__ = ("account", "descriptors", "root", "stderr", "stdout", "userns")
+    __slots__ = ("account", "descriptors", "go", "report", "root", "stderr", "stdin", "stdout", "terminal", "userns")
 
-    def __init__(self, userns: int | None, stdout: int, stderr: int) -> None:
+    def __init__(self, userns: int | None, stdout: int, stderr: int, stdin: int | None = None) -> None:
         self.userns = userns
+        self.stdin = stdin  # None: /dev/null
         self.stdout = stdout
         self.stderr = stderr
+        self.terminal = False  # whether the streams are a terminal that is to control the process's session
+        self.go = -1  # the child's ends of the pipes that runtime.launch.birth waits and reports on
+        self.report = -1
         self.descriptors: dict[str, int] = {}
         self.root = -1
         self.account = Account(0, 0, (), "/root")

@@ -9,12 +9,13 @@ READY := $(VENV)/.installed
 STRICT := $(if $(CRECHE_NO_SKIPS),-p tests.no_skips)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test long bench check clean
+.PHONY: help venv demo test vm long bench check clean
 
 help:
 	@echo "make venv    create $(VENV) and install creche into it, with what its tests need"
 	@echo "make demo    run configs/hello.toml in the foreground; Ctrl-C ends it (needs root)"
 	@echo "make test    run the tests (needs root for those of the real kernel)"
+	@echo "make vm      run tests in a virtual machine with pure cgroup v2; VM=\"tests/kernel/… -k word\" chooses which"
 	@echo "make long    run the long tests: soaks, attacks, kills"
 	@echo "make bench   compare starts with runc (needs root, runc, gcc)"
 	@echo "make check   run the linter, the formatter's check and the type checker"
@@ -41,6 +42,10 @@ demo: venv
 test: venv
 	$(BIN)/python -m pytest $(STRICT) -m "not long" $(PYTEST)
 
+# What it runs is in tests/vm/README.md.
+vm: venv
+	$(BIN)/python -m tests.vm.machine $(VM)
+
 long: venv
 	$(BIN)/python -m pytest $(STRICT) -m long $(PYTEST)
 
@@ -53,4 +58,4 @@ check: venv
 	$(BIN)/basedpyright
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .cache

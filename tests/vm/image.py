@@ -176,15 +176,9 @@ def _site_packages() -> Iterator[Entry]:
             waiting += found.requires or ()
         for path in found.files or ():
             real = Path(str(path.locate())).resolve()
-            if real.is_file():
-                yield from _as_it_is(str(real))
-    yield from _path_files()
-
-
-def _path_files() -> Iterator[Entry]:
-    """What makes the checkout importable in an editable installation."""
-    for path in Path(sysconfig.get_path("purelib")).glob("*.pth"):
-        yield from _as_it_is(str(path))
+            if real.is_file() and not real.name.startswith("__editable__"):
+                yield from _program_file(str(real))
+    yield archive.file(f"{sysconfig.get_path('purelib')}/checkout.pth", f"{CHECKOUT}\n".encode())
 
 
 def _plain(requirement: str) -> str:

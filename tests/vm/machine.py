@@ -156,7 +156,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--memory", type=int, default=1536, help="MiB")
     options.add_argument("--timeout", type=float, default=900)
-    options.add_argument("command", nargs="*")
+    options.add_argument("command", nargs=argparse.REMAINDER)
     chosen = options.parse_args()
     words: list[str] = chosen.command or ["tests/kernel/runtime"]
     paths = all(word.startswith(("tests/", "-")) for word in words)

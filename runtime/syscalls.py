@@ -12,7 +12,9 @@ import mmap
 import os
 import signal
 import struct
+import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 # PyDLL keeps the GIL held: there is one thread wherever these run between clone and exec, and letting it go and taking
 # it again costs more than most of the calls. Calls that may wait for a device (umount) belong in a worker thread.
@@ -38,13 +40,17 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+CLONE_NEWTIME = 0x00000080
 CLONE_VM = 0x00000100
+CLONE_FILES = 0x00000400
 CLONE_VFORK = 0x00004000
 CLONE_PARENT = 0x00008000
+CLONE_PARENT_SETTID = 0x00100000
 CLONE_CLEAR_SIGHAND = 0x100000000
 CLONE_INTO_CGROUP = 0x200000000
 
 # mount(2), umount2(2)
+MS_NODEV = 4
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
@@ -145,43 +151,218 @@ def _syscall(what: str, number: int, *arguments: object) -> int:
     return result
 
 
-def clone3(flags: int, *, exit_signal: int = 0, cgroup: int | None = None) -> int:
+class Told:
+    """Where the kernel writes a child's pid before that child first runs (CLONE_PARENT_SETTID in clone(2)).
+
+    A cloner that is killed in the moment after it cloned has told it all the same.
+    """
+
+    __slots__ = ("_number",)
+
+    def __init__(self) -> None:
+        self._number = ctypes.c_int32(0)
+
+    @property
+    def pid(self) -> int:
+        """The child's pid as its cloner sees it; 0 while there is none."""
+        return self._number.value
+
+    def address(self) -> int:
+        """Return the address that the kernel writes to."""
+        return ctypes.addressof(self._number)
+
+
+def clone3(flags: int, *, exit_signal: int = 0, cgroup: int | None = None, told: Told | None = None) -> int:
     """Clone this single-threaded process; return 0 in the child and the child's pid in the parent (clone(2)).
 
-    `cgroup` is a descriptor of a cgroup v2 directory that the child is born in. The child shares nothing but what
-    `flags` say; Python's fork hooks do not run.
+    `cgroup` is a descriptor of a cgroup v2 directory that the child is born in, `told` gets the pid too. The child
+    shares nothing but what `flags` say; Python's fork hooks do not run.
     """
     arguments = _CloneArgs(flags=flags, exit_signal=exit_signal)
     if cgroup is not None:
         arguments.flags |= CLONE_INTO_CGROUP
         arguments.cgroup = cgroup
+    if told is not None:
+        arguments.flags |= CLONE_PARENT_SETTID
+        arguments.parent_tid = told.address()
     return _syscall("clone3", _CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments))
 
 
+_THREAD_STATE = {(3, 11): 360}.get(sys.version_info[:2], 0)
+"""Bytes of CPython's PyThreadState, where this file knows them."""
+
+
+class _Interpreter:
+    """The running thread's interpreter state, which a child on the same memory changes and, unless killed, restores."""
+
+    def __init__(self) -> None:
+        find = ctypes.pythonapi.PyThreadState_Get
+        find.restype = ctypes.c_void_p
+        self._place: int = find()
+        self._copy = ctypes.create_string_buffer(_THREAD_STATE)
+
+    def keep(self) -> None:
+        """Remember it."""
+        ctypes.memmove(self._copy, self._place, _THREAD_STATE)
+
+    def restore(self, what: str) -> None:
+        """Put it back after a child that was killed inside Python; where that cannot be done, end this process."""
+        if not _THREAD_STATE:
+            os.write(2, f"creche: {what} was killed on this process's memory, which it leaves torn: ending\n".encode())
+            os._exit(70)
+        ctypes.memmove(self._place, self._copy, _THREAD_STATE)
+
+
+_interpreter = _Interpreter()
 _Function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 _STACK = 1 << 20  # bytes; an anonymous map, of which only the pages that are used cost anything
 _shared_stack = mmap.mmap(-1, _STACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # pid 1 goes on on its copy
 _stack_top = ctypes.addressof(ctypes.c_char.from_buffer(_shared_stack)) + _STACK  # page aligned
 
 
-def clone_shared(function: Callable[[], None]) -> None:
+def clone_shared(function: Callable[[], None]) -> bool:
     """Run `function` in a child that shares this process's memory, and wait for its end (CLONE_VM in clone(2)).
 
     This process stands still meanwhile (CLONE_VFORK), so that what the child stores is simply there afterwards; nothing
     is copied and nothing has to be copied on write. The child has descriptors, namespaces, credentials and cgroups of
-    its own. `function` must not raise.
+    its own. `function` must not raise. Returns whether it came to its end; False: the child was killed.
     """
+    finished = False
 
     def run(_: object) -> int:
+        nonlocal finished
         function()
+        finished = True
         return 0
 
     callback = _Function(run)
     flags = CLONE_VM | CLONE_VFORK | signal.SIGCHLD
+    _interpreter.keep()
     pid: int = _libc.clone(callback, ctypes.c_void_p(_stack_top), flags, None)
+    if pid >= 0 and not finished:
+        _interpreter.restore("a process between")
     if pid < 0:
         raise _failed("clone")
     os.waitpid(pid, 0)
+    return finished
+
+
+# The machine code of `clone_and_exec`, x86_64: what runs between the clone and exec may not return into frames that the
+# parent, whose memory it is, has yet to return through. rdi, rsi: clone_args and its size; rdx: a _First.
+_SHARE_AND_EXEC = bytes.fromhex(
+    "b8b3010000"  #   mov eax, 435           clone3
+    "0f05"  #         syscall
+    "4885c0"  #       test rax, rax
+    "7401"  #         je child
+    "c3"  #           ret
+    "4889d3"  # child: mov rbx, rdx          on the stack of clone_args
+    "31ed"  #         xor ebp, ebp
+    "ff13"  #         call [rbx]             enter
+    "85c0"  #         test eax, eax
+    "7518"  #         jne exit
+    "488b7b08"  #     mov rdi, [rbx + 8]     path
+    "488b7310"  #     mov rsi, [rbx + 16]    arguments
+    "488b5318"  #     mov rdx, [rbx + 24]    environment
+    "b83b000000"  #   mov eax, 59            execve
+    "0f05"  #         syscall
+    "89c7"  #         mov edi, eax
+    "ff5320"  #       call [rbx + 32]        failed(-errno)
+    "89c7"  # exit:   mov edi, eax
+    "b8e7000000"  #   mov eax, 231           exit_group
+    "0f05"  #         syscall
+    "0f0b"  #         ud2
+)
+
+
+class _First(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("enter", "path", "arguments", "environment", "failed")]
+
+
+class Execution(NamedTuple):
+    """What execve(2) is to be called with."""
+
+    path: str
+    arguments: tuple[str, ...]
+    environment: tuple[str, ...]
+    """KEY=value each."""
+
+
+_Enter = ctypes.CFUNCTYPE(ctypes.c_int)
+_Failed = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+_first_stack = mmap.mmap(-1, _STACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+_first_stack_start = ctypes.addressof(ctypes.c_char.from_buffer(_first_stack))
+
+
+def _executable(code: bytes) -> Callable[[int, int, int], int] | None:
+    """Return machine code as a function, None on another machine and where memory may not be made executable."""
+    if _MACHINE != "x86_64":
+        return None
+    try:
+        page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    except OSError:
+        return None
+    page.write(code)
+    prototype = ctypes.PYFUNCTYPE(ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+    function = prototype(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+    function.page = page  # pyright: ignore[reportAttributeAccessIssue] -- lives as long as the function
+    return function
+
+
+_share_and_exec = _executable(_SHARE_AND_EXEC)
+CAN_SHARE_UNTIL_EXEC = _share_and_exec is not None
+"""Whether `clone_and_exec` works here."""
+
+
+def clone_and_exec(
+    flags: int, enter: Callable[[], Execution | int], failed: Callable[[int], int], *, cgroup: int | None = None
+) -> int:
+    """Clone a child that shares this process's memory until it executes; return its pid (CLONE_VM in clone(2)).
+
+    The child runs `enter`, which returns what to execute or the status to exit with, and then executes it from outside
+    the interpreter, whose state is what it was before. `failed` is told the errno of an execve that failed and returns
+    the status to exit with. Neither may raise. This process stands still until then (CLONE_VFORK): no page is copied,
+    no page fault is taken twice. Raises OSError as `clone3`.
+    """
+    assert _share_and_exec is not None, "CAN_SHARE_UNTIL_EXEC"
+    first = _First()
+    kept: list[object] = []
+    finished = False
+
+    def entered() -> int:
+        nonlocal finished
+        result = enter()
+        if isinstance(result, int):
+            finished = True
+            return result
+        path, *tables = (_strings(each) for each in ((result.path,), result.arguments, result.environment))
+        kept.extend((path, *tables))
+        first.path = ctypes.cast(path, ctypes.POINTER(ctypes.c_void_p))[0]
+        first.arguments, first.environment = map(ctypes.addressof, tables)
+        finished = True
+        return 0
+
+    def told(number: int) -> int:
+        return failed(-number)
+
+    callbacks = _Enter(entered), _Failed(told)
+    first.enter, first.failed = (ctypes.cast(each, ctypes.c_void_p).value for each in callbacks)
+    arguments = _CloneArgs(flags=flags | CLONE_VM | CLONE_VFORK, stack=_first_stack_start, stack_size=_STACK)
+    if cgroup is not None:
+        arguments.flags |= CLONE_INTO_CGROUP
+        arguments.cgroup = cgroup
+    places = ctypes.addressof(arguments), ctypes.sizeof(arguments), ctypes.addressof(first)
+    _interpreter.keep()
+    pid = _share_and_exec(*places)
+    if pid >= 0 and not finished:
+        _interpreter.restore(f"pid {pid}")
+    if pid < 0:
+        raise OSError(-pid, os.strerror(-pid), "clone3")
+    return pid
+
+
+def _strings(texts: tuple[str, ...]) -> ctypes.Array[ctypes.c_char_p]:
+    """Return a NULL-terminated array of C strings."""
+    return (ctypes.c_char_p * (len(texts) + 1))(*map(os.fsencode, texts), None)
 
 
 def setns(descriptor: int, kind: int) -> None:

@@ -1,82 +1,84 @@
 """A container's birth: the middle process that joins its namespaces and the pid 1 that becomes its program.
 
-Runs in children of the launcher between clone and exec: nothing can be imported (the launcher has emptied the import
-system, whose paths would lead into a hostile root after pivot_root), nothing is printed, the only ways out are execve
-and os._exit. Order and flags follow the ladder in runtime.launch.messages.
+Runs in children of the launcher between clone and exec: nothing can be imported (the import system has been emptied,
+whose paths would lead into a hostile root after pivot_root), nothing is printed, the only ways out are execve and
+os._exit. Order and flags follow the ladder in runtime.launch.messages. One more process in a container that runs
+already (`enter`) goes the same way, but that it joins what pid 1 has.
 """
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import resource
 import signal
-import stat
+import sys
+import termios
 from typing import Any, NamedTuple, NoReturn
 
 from runtime import syscalls
 from runtime.launch import init
+from runtime.launch.failures import CANNOT_START, INTERNAL, StartFailure, failure, failure_from
+from runtime.launch.helper import loopback_up
+from runtime.launch.program import Program, become, enter_directory, environment_of, find_program
+from runtime.namespaces import KINDS, Entered, flags
 from runtime.world import Operation, World
 
-RUN_NAMESPACES = (
-    syscalls.CLONE_NEWPID
-    | syscalls.CLONE_NEWNS
-    | syscalls.CLONE_NEWUTS
-    | syscalls.CLONE_NEWIPC
-    | syscalls.CLONE_NEWCGROUP
-)
+__all__ = [
+    "CANNOT_START",
+    "CREATED",
+    "HOOKS",
+    "IGNORED",
+    "Birth",
+    "Child",
+    "Ends",
+    "Entry",
+    "Program",
+    "StartFailure",
+    "deliver",
+    "enter",
+    "failure",
+    "failure_from",
+    "leave_imports",
+]
+
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ)
 """What the launcher ignores, the last two because Python does, and no container may inherit."""
 
-CREATED = b"created\n"  # on the report pipe; every other line is a failure in JSON
-OPEN_FILES = 1024
-"""The soft limit of open files that a container starts with; the launcher's own is higher (systemd's default, 1024)."""
-
-INTERNAL = 70  # EX_SOFTWARE: a defect of creche itself
-CANNOT_START, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127  # as `docker run` has them
-
-
-class StartFailure(Exception):
-    """A step of a birth failed: which one, with which errno, about which path, and what to do."""
-
-    def __init__(
-        self, operation: str, number: int | None, message: str, path: str | None, advice: str | None, code: int
-    ) -> None:
-        super().__init__(f"{operation}: {message}")
-        self.fields: dict[str, Any] = {
-            "operation": operation,
-            "errno": number,
-            "message": message,
-            "path": path,
-            "advice": advice,
-            "exit_code": code,
-        }
-
-
-class Program(NamedTuple):
-    """What pid 1 becomes."""
-
-    arguments: tuple[str, ...]
-    environment: dict[str, str]
-    directory: str
-    init: int | None  # a descriptor of a static init; None with `own_init` false: the program itself is pid 1
-    own_init: bool
+# On the report pipe; every other line is a failure in JSON.
+CREATED = b"created\n"
+HOOKS = b"hooks\n"  # runtime.hooks: the hooks of the runtime's side are to run now, and `h` on the go pipe ends them
 
 
 class Birth(NamedTuple):
-    """Everything the children of one run need; descriptors are the launcher's."""
+    """Everything the children of one run need; descriptors are the caller's.
+
+    A user namespace is always a joined one: its id maps can only be written from outside (runtime.launch.helper).
+    """
 
     enter: tuple[Operation, ...]
     program: Program
     world: World
-    userns: int | None
-    netns: int
+    namespaces: Entered
+    cgroup: int | None
+    tasks: tuple[int, ...]
+
+
+class Entry(NamedTuple):
+    """Everything that one more process in a running container needs; descriptors are the caller's."""
+
+    enter: tuple[Operation, ...]
+    program: Program
+    world: World
+    pidfd: int  # of the container's pid 1
+    namespaces: frozenset[str]  # the kinds to join, all of them pid 1's
     cgroup: int | None
     tasks: tuple[int, ...]
 
 
 class Child(NamedTuple):
-    """A pid 1 that was cloned and is on its way through `enter`."""
+    """A process that was cloned and is on its way through `enter`."""
 
     pid: int
     pidfd: int
@@ -84,13 +86,77 @@ class Child(NamedTuple):
     report: int  # reads JSON lines; its end means that the program runs (or that the process is dead)
 
 
-def deliver(birth: Birth) -> Child:
+class Ends(NamedTuple):
+    """Both ends of the two pipes or FIFOs between a child and whoever lets it go.
+
+    A FIFO whose other side may be closed meanwhile is opened for reading and writing: a child would wait for ever
+    on the one, and die of a report that nobody reads on the other.
+    """
+
+    go_read: int
+    report_write: int
+    go: int
+    report: int
+
+
+def leave_imports() -> None:
+    """Make sure that nothing is imported from here on: children of this process stand in hostile root filesystems."""
+    sys.meta_path.clear()
+    sys.path.clear()
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
+
+
+def deliver(birth: Birth, ends: Ends | None = None) -> Child:
     """Clone the middle and through it pid 1; raise StartFailure where that fails.
 
-    The caller must have exactly one thread: with two, a child inherits locks that nobody in it will ever release.
+    Without `ends` the child gets pipes of its own. `go_read` and `report_write` are closed here in any case; where it
+    fails the other two stay the caller's if the caller gave them. The caller must have exactly one thread: with two,
+    a child inherits locks that nobody in it will ever release.
     """
-    if len(os.listdir("/proc/self/task")) != 1:
-        raise StartFailure("clone", None, "the launcher has more than one thread", None, None, CANNOT_START)
+    return _clone(birth, ends)
+
+
+def enter(entry: Entry, ends: Ends | None = None) -> Child:
+    """Clone one more process into a running container, through a middle as `deliver` does, and as this raises."""
+    return _clone(entry, ends)
+
+
+def _clone(subject: Birth | Entry, given: Ends | None) -> Child:
+    ends = _pipes() if given is None else given
+    middle = _Middle(subject, ends)
+    try:
+        if len(os.listdir("/proc/self/task")) != 1:
+            raise StartFailure("clone", None, "the launcher has more than one thread", None, None, CANNOT_START)
+        try:
+            syscalls.clone_shared(middle.run)
+        except OSError as error:
+            advice = _clone_advice(error.errno)
+            raise StartFailure("clone", error.errno, error.strerror or "", None, advice, CANNOT_START) from error
+        finally:
+            _stay_closed()  # the middle's setns changed what it shares with this process
+        pid = middle.told.pid
+        if not pid:  # pid 0 below would mean the launcher's own group
+            killed = StartFailure("clone", None, "the process between was killed", None, None, CANNOT_START)
+            raise middle.failure or killed
+        # Nobody but this process can reap the child, and it has not: the pid is nobody else's.
+        try:
+            return Child(pid, syscalls.pidfd_open(pid), ends.go, ends.report)
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise StartFailure("open the pidfd", error.errno, error.strerror or "", None, None, CANNOT_START) from error
+    except BaseException:
+        if given is None:
+            os.close(ends.go)
+            os.close(ends.report)
+        raise
+    finally:
+        os.close(ends.go_read)
+        os.close(ends.report_write)
+
+
+def _pipes() -> Ends:
     go_read, go_write = os.pipe2(os.O_CLOEXEC)
     try:
         report_read, report_write = os.pipe2(os.O_CLOEXEC)
@@ -99,57 +165,13 @@ def deliver(birth: Birth) -> Child:
         os.close(go_write)
         raise
     os.set_blocking(report_read, False)
-    middle = _Middle(birth, go_read, report_write)
-    try:
-        syscalls.clone_shared(middle.run)
-    except OSError as error:
-        middle.failure = StartFailure(
-            "clone", error.errno, error.strerror or "", None, _clone_advice(error.errno), CANNOT_START
-        )
-    _stay_closed()  # the middle's setns changed what it shares with this process
-    os.close(go_read)
-    os.close(report_write)
-    if middle.failure is None and not middle.pid:  # it was killed; pid 0 below would mean the launcher's own group
-        middle.failure = StartFailure("clone", None, "the process between was killed", None, None, CANNOT_START)
-    if middle.failure is None:
-        try:
-            # Nobody but this process can reap pid 1, and it has not: the pid is nobody else's.
-            return Child(middle.pid, syscalls.pidfd_open(middle.pid), go_write, report_read)
-        except OSError as error:
-            os.kill(middle.pid, signal.SIGKILL)
-            os.waitpid(middle.pid, 0)
-            middle.failure = StartFailure("open the pidfd", error.errno, error.strerror or "", None, None, CANNOT_START)
-    os.close(go_write)
-    os.close(report_read)
-    raise middle.failure
-
-
-def failure_from(said: bytes) -> StartFailure:
-    """Return the failure that a child reported before it died; silence is a failure too."""
-    for line in said.splitlines():
-        with contextlib.suppress(ValueError):
-            fields = json.loads(line)
-            if isinstance(fields, dict) and "operation" in fields:
-                return StartFailure(*(fields[key] for key in _FAILURE_FIELDS))  # pyright: ignore[reportUnknownArgumentType]
-    advice = "a limits.memory that is too small for the start itself does this; a dozen megabytes are enough"
-    return StartFailure("start", None, "the process died before its program ran", None, advice, CANNOT_START)
-
-
-_FAILURE_FIELDS = ("operation", "errno", "message", "path", "advice", "exit_code")
+    return Ends(go_read, report_write, go_write, report_read)
 
 
 def _clone_advice(number: int | None) -> str | None:
     if number == errno.EAGAIN:
         return "the pids limit or the machine's process limit is reached"
     return None
-
-
-def failure(operation: Operation, error: OSError) -> StartFailure:
-    """Return an operation's OSError as a failure with its advice."""
-    advice: dict[int, str] = getattr(operation, "ADVICE", {})
-    path = error.filename if isinstance(error.filename, str) else None
-    message = error.strerror or str(error)
-    return StartFailure(operation.describe(), error.errno, message, path, advice.get(error.errno or 0), CANNOT_START)
 
 
 def _stay_closed() -> None:
@@ -174,103 +196,165 @@ def _say(descriptor: int, line: bytes) -> None:
 
 
 class _Middle:
-    """The process between: it enters the leaf and the namespaces that last, and clones pid 1 as the launcher's child.
+    """The process between: it enters the leaf and the namespaces that last, and clones the child as the launcher's.
 
     It shares the launcher's memory while the launcher stands still, so what it finds out it simply stores here, and
-    nothing that the launcher goes on with may be changed.
+    nothing that the launcher goes on with may be changed. The child's pid is told by the kernel: a middle that is
+    killed once it has cloned leaves no child that nobody knows.
     """
 
-    def __init__(self, birth: Birth, go: int, report: int) -> None:
-        self.birth = birth
-        self.go = go
-        self.report = report
-        self.pid = 0
+    def __init__(self, subject: Birth | Entry, ends: Ends) -> None:
+        self.subject = subject
+        self.ends = ends
+        self.told = syscalls.Told()
         self.failure: StartFailure | None = None
 
     def run(self) -> None:
-        birth = self.birth
+        subject = self.subject
         step = "enter the cgroup"
         try:
-            for tasks in birth.tasks:  # the thread moves itself: `cgroup.procs` would wait for an RCU grace period
+            for tasks in subject.tasks:  # the thread moves itself: `cgroup.procs` would wait for an RCU grace period
                 os.write(tasks, b"0")
             step = "join the namespaces"
-            if birth.userns is not None:
-                syscalls.setns(birth.userns, syscalls.CLONE_NEWUSER)
-            syscalls.setns(birth.netns, syscalls.CLONE_NEWNET)
-            step = "clone pid 1"
-            flags = syscalls.CLONE_PARENT | syscalls.CLONE_CLEAR_SIGHAND | RUN_NAMESPACES
-            pid = syscalls.clone3(flags, cgroup=birth.cgroup)
-            if pid == 0:
-                _first(birth, self.go, self.report)
-            self.pid = pid
+            new = _join(subject.namespaces) if isinstance(subject, Birth) else _join_through(subject)
+            step = "clone pid 1" if isinstance(subject, Birth) else "clone the process"
+            clone = syscalls.CLONE_PARENT | syscalls.CLONE_CLEAR_SIGHAND | new
+            if syscalls.clone3(clone, cgroup=subject.cgroup, told=self.told) == 0:
+                _first(subject, self.ends.go_read, self.ends.report_write)
         except OSError as error:
             advice = _clone_advice(error.errno)
-            self.failure = StartFailure(step, error.errno, error.strerror or "", None, advice, CANNOT_START)
+            if isinstance(subject, Entry) and error.errno in (errno.ENOMEM, errno.ESRCH):
+                advice = "the container has ended, or ends at this moment"
+            path = error.filename if isinstance(error.filename, str) and error.filename.startswith("/") else None
+            self.failure = StartFailure(step, error.errno, error.strerror or "", path, advice, CANNOT_START)
         except BaseException as error:  # noqa: BLE001 -- the last frame of a clone: there is no caller to raise to
             self.failure = StartFailure(step, None, repr(error), None, None, INTERNAL)
 
 
-def _close_others(birth: Birth, *pipes: int) -> None:
-    """Close every descriptor that is not this run's.
+def _join(namespaces: Entered) -> int:
+    """Join what lasts; return the clone flags of what is new.
+
+    The user namespace nearly last: from it only what it owns can be joined, from the launcher's all others can, too.
+    """
+    user = mount = None
+    for kind, descriptor in namespaces.joined:
+        if kind == "user":
+            user = descriptor
+        elif kind == "mount":
+            mount = descriptor
+        elif kind != "time":  # of a process that shares its memory nobody moves the clocks: the child does it
+            syscalls.setns(descriptor, KINDS[kind])
+    if user is not None:
+        syscalls.setns(user, syscalls.CLONE_NEWUSER)
+    new = namespaces.new
+    if "time" in new:
+        _new_clocks(namespaces.time_offsets)
+        new -= {"time"}
+    if mount is not None:  # what is named by a path above would be looked for in there
+        syscalls.setns(mount, syscalls.CLONE_NEWNS)
+    return flags(new)
+
+
+def _new_clocks(offsets: tuple[tuple[str, int, int], ...]) -> None:
+    """Let the next child begin a time namespace whose clocks differ by `offsets` (time_namespaces(7))."""
+    syscalls.unshare(syscalls.CLONE_NEWTIME)
+    if not offsets:
+        return
+    path = "/proc/self/timens_offsets"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, "".join("{} {} {}\n".format(*offset) for offset in offsets).encode())
+    except OSError as error:
+        raise OSError(error.errno, f"the clocks cannot be moved by {offsets}: {error.strerror}", path) from error
+    finally:
+        os.close(descriptor)
+
+
+def _join_through(entry: Entry) -> int:
+    """Join what the container's pid 1 has, the user namespace last (as in `_join`); nothing is new."""
+    others = flags(entry.namespaces - {"user", "time"})
+    if others:
+        syscalls.setns(entry.pidfd, others)
+    if "user" in entry.namespaces:
+        syscalls.setns(entry.pidfd, syscalls.CLONE_NEWUSER)
+    return 0
+
+
+def _close_others(subject: Birth | Entry, *pipes: int) -> None:
+    """Close every descriptor that is not this process's.
 
     A copy of another run's pipe would keep its end from being seen; what must not reach the program is closed by exec.
     """
-    kept = {0, 1, 2, *pipes, *birth.tasks, *birth.world.descriptors.values(), birth.netns}
-    kept |= {birth.world.stdout, birth.world.stderr}
-    kept |= {number for number in (birth.userns, birth.program.init) if number is not None}
-    previous = -1
+    world, program = subject.world, subject.program
+    kept = {*pipes, *subject.tasks, *world.descriptors.values(), world.stdout, world.stderr}
+    if isinstance(subject, Birth):
+        kept.update(descriptor for _, descriptor in subject.namespaces.joined)
+    else:
+        kept.add(subject.pidfd)
+    kept.update(number for number in (world.stdin, program.init) if number is not None)
+    passed = 2 + program.keep
+    previous = passed
     for number in sorted(kept):
         if number > previous + 1:
             syscalls.close_range(previous + 1, number - 1)
-        previous = number
+        previous = max(previous, number)
     syscalls.close_range(previous + 1)
+    if program.keep and (taken := [number for number in pipes if 2 < number <= passed]):
+        message = f"{program.keep} descriptors from 3 on are to be kept, and {taken} are not the caller's"
+        raise StartFailure("keep descriptors", None, message, None, "open them before the runtime starts", CANNOT_START)
 
 
-def _first(birth: Birth, go: int, report: int) -> NoReturn:
-    """Be pid 1: make the root, become the user, wait for the word, exec."""
-    world, program = birth.world, birth.program
+def _first(subject: Birth | Entry, go: int, report: int) -> NoReturn:
+    """Be the child: make the root or stand in it, become the user, wait for the word, exec."""
+    world, program = subject.world, subject.program
+    world.go, world.report = go, report
     code = INTERNAL
     try:
         _default_signals()
-        _close_others(birth, go, report)
+        _close_others(subject, go, report)
         os.setsid()
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+        if program.soft_files is not None:
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(program.soft_files, hard), hard))
+        _become_root()
+        if isinstance(subject, Entry):
+            _stay_closed()  # others are in this pid namespace already, and may be the same user
+            _arrive(subject)
+        else:
+            _settle(subject.namespaces)
         os.umask(0)
-        last = [step for step in birth.enter if type(step).__name__ in _LAST]
-        for step in birth.enter:
-            if type(step).__name__ not in _LAST:
+        for step in subject.enter:
+            if not _is_last(step):
                 _execute(step, world)
-        _standard_streams(world)
+        _standard_streams(world, program.keep)
         with contextlib.suppress(OSError):  # no keyrings in this kernel, or none left: then there is nothing to share
             syscalls.join_session_keyring()
-        os.umask(0o022)
+        os.umask(program.umask)
         if program.own_init:
             # From here on a signal waits for `serve`; pid 1 would not get it, and its program would never hear of it.
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             child = syscalls.clone3(0, exit_signal=signal.SIGCHLD)
             if child:
-                for step in last:
-                    _execute(step, world)
-                _stay_closed()
-                syscalls.close_range(0)
-                syscalls.set_name("creche-init")
-                os._exit(init.serve(child))
+                _be_init(subject.enter, world, child)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.setsid()
-        for step in last:
-            _execute(step, world)
+        if world.terminal:
+            _control(world)
+        for step in subject.enter:
+            if type(step).__name__ in _LAST:
+                _execute(step, world)
         _stay_closed()
-        _directory(program.directory)
+        enter_directory(program.directory)
         path = find_program(program)
         arguments = list(program.arguments)
-        environment = _environment(program, world)
+        environment = environment_of(program, world)
         _say(report, CREATED)
         if os.read(go, 1) != b"1":
             os._exit(CANNOT_START)  # the launcher is gone, or has thought better of it
-        _exec(program, path, arguments, environment)
+        for step in subject.enter:
+            if _is_start_hook(step):
+                _execute(step, world)
+        become(program, path, arguments, environment)
     except StartFailure as error:
         code = error.fields["exit_code"]
         _report(report, error.fields)
@@ -283,6 +367,15 @@ def _first(birth: Birth, go: int, report: int) -> NoReturn:
 _LAST = frozenset({"NoNewPrivileges", "Credentials", "Seccomp"})
 
 
+def _is_last(step: Operation) -> bool:
+    return type(step).__name__ in _LAST or _is_start_hook(step)
+
+
+def _is_start_hook(step: Operation) -> bool:
+    """Return whether it is a runtime.hooks.ContainerHooks of the stage that follows the word to go."""
+    return type(step).__name__ == "ContainerHooks" and getattr(step, "stage", "") == "startContainer"
+
+
 def _execute(operation: Operation, world: World) -> None:
     try:
         operation.execute(world)
@@ -290,96 +383,74 @@ def _execute(operation: Operation, world: World) -> None:
         raise failure(operation, error) from error
 
 
-def _standard_streams(world: World) -> None:
-    """Put /dev/null and the log pipes on 0, 1, 2 and mark everything else to be closed by exec (CVE-2024-21626)."""
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, 0)
-    os.dup2(world.stdout, 1)
-    os.dup2(world.stderr, 2)
-    syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
-
-
-def _directory(path: str) -> None:
-    """Enter the working directory as the user, and make sure that it is inside the root (CVE-2024-21626)."""
-    what = f"enter the working directory {path}"
+def _become_root() -> None:
+    """Be the user namespace's root; raise StartFailure where it maps none."""
     try:
-        os.chdir(path)
-        here = os.getcwd()
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
     except OSError as error:
-        advice = "create it in the root filesystem, or correct workdir"
-        raise StartFailure(what, error.errno, error.strerror or "", path, advice, CANNOT_START) from error
-    if not here.startswith("/"):
-        raise StartFailure(what, None, "it is outside the root", path, None, CANNOT_START)
+        advice = "map the user and the group 0 of the container"
+        what = "become the container's root"
+        raise StartFailure(what, error.errno, error.strerror or "", None, advice, CANNOT_START) from error
 
 
-def _environment(program: Program, world: World) -> dict[str, str]:
-    environment = dict(program.environment)
-    environment.setdefault("HOME", world.account.home)
-    return environment
-
-
-def find_program(program: Program) -> str:
-    """Return the path of the program as execvp finds it; raise StartFailure with 127 or 126 as a shell would say it."""
-    name = program.arguments[0]
-    what = f"exec {name!r}"
-    candidates: list[str]
-    if "/" in name:
-        candidates, where = [name], "in the root filesystem"
-    else:
-        search = program.environment.get("PATH", "")
-        candidates = [f"{part or '.'}/{name}" for part in search.split(":")]
-        where = f"in PATH ({search})"
-    refused: str | None = None
-    for path in candidates:
+def _settle(namespaces: Entered) -> None:
+    """Finish what only the child itself can: its clocks, and the loopback of a network that is new."""
+    if "pid" not in namespaces.new:
+        _stay_closed()  # as for an entry
+    for kind, descriptor in namespaces.joined:
+        if kind == "time":
+            _join_clocks(descriptor)
+    if "network" in namespaces.new:
         try:
-            mode = os.stat(path).st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+            loopback_up()
         except OSError as error:
-            refused = refused or f"{path}: {error.strerror}"
-            continue
-        if stat.S_ISREG(mode) and os.access(path, os.X_OK):
-            _check_interpreter(what, path)
-            return path
-        refused = refused or f"{path} is {'not executable' if stat.S_ISREG(mode) else 'not a regular file'}"
-    if refused is not None:
-        advice = "make it executable for the container's user, or name another program"
-        raise StartFailure(what, errno.EACCES, refused, name, advice, NOT_EXECUTABLE)
-    advice = "check the command's spelling and that the root filesystem has it"
-    raise StartFailure(what, errno.ENOENT, f"no such program {where}", name, advice, NOT_FOUND)
+            what = "bring the loopback up"
+            raise StartFailure(what, error.errno, error.strerror or "", "lo", None, CANNOT_START) from error
 
 
-def _check_interpreter(what: str, path: str) -> None:
-    """Say it here when a script's interpreter is missing: an init could only end with 127."""
+def _arrive(entry: Entry) -> None:
+    """Stand in the container's root, which the middle has joined, and in its clocks."""
+    if "time" in entry.namespaces:
+        _join_clocks(entry.pidfd)
+    entry.world.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _join_clocks(descriptor: int) -> None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return  # executable and not readable is allowed
-    try:
-        head = os.read(descriptor, 256)
-    finally:
-        os.close(descriptor)
-    if not head.startswith(b"#!"):
-        return
-    words = head[2:].split(b"\n", 1)[0].split()
-    interpreter = os.fsdecode(words[0]) if words else ""
-    if interpreter and not os.path.exists(interpreter):
-        message = f"the interpreter {interpreter!r} of the script {path} does not exist"
-        advice = "install the interpreter in the root filesystem, or correct the script's first line"
-        raise StartFailure(what, errno.ENOENT, message, interpreter, advice, NOT_FOUND)
-
-
-def _exec(program: Program, path: str, arguments: list[str], environment: dict[str, str]) -> NoReturn:
-    try:
-        if program.init is not None:
-            os.execve(program.init, ["init", "--", path, *arguments[1:]], environment)
-        os.execve(path, arguments, environment)
+        syscalls.setns(descriptor, syscalls.CLONE_NEWTIME)
     except OSError as error:
-        what = f"exec {program.arguments[0]!r}"
-        if error.errno == errno.ENOENT:
-            message, code = f"the loader that {path} asks for does not exist", NOT_FOUND
-        elif error.errno == errno.ENOEXEC:
-            message, code = f"{path} is no program of this machine's kind and has no #! line", NOT_EXECUTABLE
+        advice = "it must belong to the container's user namespace" if error.errno == errno.EPERM else None
+        what = "join the time namespace"
+        raise StartFailure(what, error.errno, error.strerror or "", None, advice, CANNOT_START) from error
+
+
+def _be_init(steps: tuple[Operation, ...], world: World, child: int) -> NoReturn:
+    """Be creche's own pid 1 for the program in `child`, as little privileged as that."""
+    for step in steps:
+        if type(step).__name__ in _LAST:
+            _execute(step, world)
+    _stay_closed()
+    syscalls.close_range(0)
+    syscalls.set_name("creche-init")
+    os._exit(init.serve(child))
+
+
+def _standard_streams(world: World, keep: int) -> None:
+    """Put the streams on 0, 1, 2 and mark everything else to be closed by exec (CVE-2024-21626)."""
+    stdin = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) if world.stdin is None else world.stdin
+    for place, stream in enumerate((stdin, world.stdout, world.stderr)):
+        if stream == place:
+            os.set_inheritable(place, True)  # which dup2 would leave as it is
         else:
-            message, code = error.strerror or "", NOT_EXECUTABLE
-        raise StartFailure(what, error.errno, message, path, None, code) from error
+            os.dup2(stream, place)
+    syscalls.close_range(3 + keep, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+
+
+def _control(world: World) -> None:
+    """Make the terminal on the streams that of this session (TIOCSCTTY in ioctl_tty(2))."""
+    try:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    except OSError as error:
+        what = "take the terminal"
+        raise StartFailure(what, error.errno, error.strerror or "", None, None, CANNOT_START) from error

@@ -14,25 +14,45 @@ import struct
 from typing import NamedTuple, NoReturn
 
 from runtime import syscalls
+from runtime.namespaces import Entered
+
+Maps = tuple[tuple[int, int, int], ...]
 
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
 class Namespaces(NamedTuple):
-    """A container's namespaces for life, as descriptors; no `user` means that it has the host's."""
+    """A container's namespaces for life, as descriptors; no `user` means that it has the host's, -1 for none."""
 
     user: int | None
     net: int
 
+    def entered(self) -> Entered:
+        """Return what each of its runs is born into: these two, and new ones of all the other kinds."""
+        joined = [("network", self.net)]
+        if self.user is not None:
+            joined.insert(0, ("user", self.user))
+        return Entered(tuple(joined), RUN_KINDS)
 
-def make(identity: tuple[int, int] | None) -> tuple[Namespaces, int]:
-    """Make a user and a network namespace; return them and a NETLINK_ROUTE socket opened inside.
 
-    `identity` is (first host id, count) for both id maps; None means no user namespace of its own. Raises OSError.
+RUN_KINDS = frozenset({"pid", "mount", "uts", "ipc", "cgroup"})
+"""What each run has anew."""
+
+
+def make(uid_mappings: Maps, gid_mappings: Maps, network: bool) -> tuple[Namespaces, int]:
+    """Make a user and, with `network`, a network namespace; return them and a NETLINK_ROUTE socket opened inside.
+
+    The mappings are OCI's: (id inside, id outside, size). No mappings mean no user namespace of its own; without a
+    network there is no socket either (-1). Raises OSError.
     """
+    flags = (syscalls.CLONE_NEWNET if network else 0) | (syscalls.CLONE_NEWUSER if uid_mappings else 0)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    flags = syscalls.CLONE_NEWNET | (syscalls.CLONE_NEWUSER if identity else 0)
-    pid = syscalls.clone3(flags | syscalls.CLONE_CLEAR_SIGHAND, exit_signal=signal.SIGCHLD)
+    try:
+        pid = syscalls.clone3(flags | syscalls.CLONE_CLEAR_SIGHAND, exit_signal=signal.SIGCHLD)
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
     if pid == 0:
         ours.close()  # or it would never see that its parent gave up
         _serve(theirs, None)
@@ -40,23 +60,28 @@ def make(identity: tuple[int, int] | None) -> tuple[Namespaces, int]:
     opened: list[int] = []
     try:
         with ours:
-            if identity is not None:
-                _write(f"/proc/{pid}/uid_map", "0 {} {}".format(*identity))
-                _write(f"/proc/{pid}/gid_map", "0 {} {}".format(*identity))
-            user = None
-            if identity is not None:
+            user, net, inner = None, -1, -1
+            if uid_mappings:
+                _write(f"/proc/{pid}/uid_map", _lines(uid_mappings))
+                _write(f"/proc/{pid}/gid_map", _lines(gid_mappings))
                 user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
                 opened.append(user)
-            opened.append(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-            ours.send(b"go")
-            inner = _answer(ours)
-        return Namespaces(user, opened[-1]), inner
+            if network:
+                net = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+                opened.append(net)
+                ours.send(b"go")
+                inner = _answer(ours)
+        return Namespaces(user, net), inner
     except BaseException:
         for descriptor in opened:
             os.close(descriptor)
         raise
     finally:
         os.waitpid(pid, 0)
+
+
+def _lines(mappings: Maps) -> str:
+    return "\n".join("{} {} {}".format(*mapping) for mapping in mappings)
 
 
 def visit(namespaces: Namespaces) -> int:
@@ -73,6 +98,12 @@ def visit(namespaces: Namespaces) -> int:
             return _answer(ours)
     finally:
         os.waitpid(pid, 0)
+
+
+def loopback_up() -> None:
+    """Bring the loopback interface of this process's network namespace up (netdevice(7)). Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
+        fcntl.ioctl(inside, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
 
 
 def _write(path: str, text: str) -> None:
@@ -107,8 +138,7 @@ def _serve(channel: socket.socket, namespaces: Namespaces | None) -> NoReturn:
                     syscalls.setns(namespaces.user, syscalls.CLONE_NEWUSER)
                 syscalls.setns(namespaces.net, syscalls.CLONE_NEWNET)
             else:
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
-                    fcntl.ioctl(inside, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+                loopback_up()
             route = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
             channel.sendmsg([b"ok"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [route.fileno()]))])
     except OSError as error:

@@ -226,7 +226,8 @@ class Launcher:
 
     @staticmethod
     def _namespaces(userns: list[int] | None, undo: contextlib.ExitStack) -> tuple[helper.Namespaces, int]:
-        namespaces, inner = helper.make((userns[0], userns[1]) if userns else None)
+        mappings = ((0, userns[0], userns[1]),) if userns else ()
+        namespaces, inner = helper.make(mappings, mappings, True)
         undo.callback(_close, (namespaces.net, namespaces.user, inner))
         return namespaces, inner
 
@@ -246,23 +247,14 @@ class Launcher:
                     raise birth.failure(operation, error) from error
             if len(descriptors) > 1:
                 world.keep("seccomp", os.dup(descriptors[1]))
-            program = plan["program"]
-            with_init: bool = program["init"]
             entry = leaf.open()
             try:
                 child = birth.deliver(
                     birth.Birth(
                         tuple(map(unpack, plan["enter"])),
-                        birth.Program(
-                            tuple(program["arguments"]),
-                            program["environment"],
-                            program["directory"],
-                            self.init if with_init else None,
-                            with_init and self.init is None,
-                        ),
+                        self._program(plan["program"]),
                         world,
-                        held.namespaces.user,
-                        held.namespaces.net,
+                        held.namespaces.entered(),
                         entry.unified,
                         entry.tasks,
                     )
@@ -279,6 +271,12 @@ class Launcher:
         self.reports[child.report] = held
         self.epoll.register(child.pidfd, select.EPOLLIN)
         self.epoll.register(child.report, select.EPOLLIN)
+
+    def _program(self, program: Message) -> birth.Program:
+        with_init: bool = program["init"]
+        fields = {**program, "arguments": tuple(program["arguments"])}
+        fields["init"] = self.init if with_init else None
+        return birth.Program(**fields, own_init=with_init and self.init is None)
 
     def do_start(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
         """Let a created run exec; answered when the program runs (or could not)."""
@@ -486,14 +484,6 @@ def _fields(operation: str, number: int | None, message: str, path: str | None, 
     return birth.StartFailure(operation, number, message, path, advice, birth.CANNOT_START).fields
 
 
-def leave_imports() -> None:
-    """Make sure that nothing is imported from here on: children of this process stand in hostile root filesystems."""
-    sys.meta_path.clear()
-    sys.path.clear()
-    sys.path_hooks.clear()
-    sys.path_importer_cache.clear()
-
-
 def main(listener: int, controller: int) -> None:
     """Be the launcher on two inherited sockets: one that listens and one that is connected to the supervisor."""
     syscalls.default_signals()  # whatever the supervisor's own parents ignored
@@ -508,7 +498,7 @@ def main(listener: int, controller: int) -> None:
     for each in sockets:
         each.set_inheritable(False)
     sockets[0].setblocking(False)
-    leave_imports()
+    birth.leave_imports()
     launcher = Launcher(*sockets)
     gc.collect()
     gc.freeze()

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from runtime.launch import birth
-from runtime.launch.birth import Program, StartFailure, failure, failure_from, find_program
+from runtime.launch.birth import Program, StartFailure, failure, failure_from
+from runtime.launch.program import find_program
 from runtime.mounts import OpenTree
+from runtime.namespaces import Entered
 from runtime.world import World
 from tests.unit.runtime.launch.capable import ordinary_user
 
@@ -170,5 +172,5 @@ def test_a_middle_that_was_killed_takes_nobody_with_it(monkeypatch: pytest.Monke
     monkeypatch.setattr(birth.os, "listdir", listed)
     program = Program(("true",), {}, "/", None, False)
     with pytest.raises(StartFailure, match="was killed"):
-        birth.deliver(birth.Birth((), program, World(None, 1, 2), None, 0, None, ()))
+        birth.deliver(birth.Birth((), program, World(None, 1, 2), Entered((), frozenset()), None, ()))
     assert killed == []

@@ -1,0 +1,114 @@
+"""The program of a container: where it is found, what it starts with, and the exec that a process ends in.
+
+All of it runs between clone and exec, inside the container's root.
+"""
+
+import errno
+import os
+import stat
+from typing import NamedTuple, NoReturn
+
+from runtime.launch.failures import CANNOT_START, NOT_EXECUTABLE, NOT_FOUND, StartFailure
+from runtime.world import World
+
+OPEN_FILES = 1024
+"""The soft limit of open files that a program starts with; the launcher's own is higher (systemd's default, 1024)."""
+
+
+class Program(NamedTuple):
+    """What a process becomes."""
+
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+    directory: str
+    init: int | None  # a descriptor of a static init; None with `own_init` false: the program itself is pid 1
+    own_init: bool
+    umask: int = 0o022
+    keep: int = 0  # so many of the caller's descriptors from 3 on reach the program (`--preserve-fds`)
+    soft_files: int | None = OPEN_FILES  # None: the limit stays what it is
+
+
+def enter_directory(path: str) -> None:
+    """Enter the working directory as the user, and make sure that it is inside the root (CVE-2024-21626)."""
+    what = f"enter the working directory {path}"
+    try:
+        os.chdir(path)
+        here = os.getcwd()
+    except OSError as error:
+        advice = "create it in the root filesystem, or correct workdir"
+        raise StartFailure(what, error.errno, error.strerror or "", path, advice, CANNOT_START) from error
+    if not here.startswith("/"):
+        raise StartFailure(what, None, "it is outside the root", path, None, CANNOT_START)
+
+
+def environment_of(program: Program, world: World) -> dict[str, str]:
+    environment = dict(program.environment)
+    environment.setdefault("HOME", world.account.home)
+    return environment
+
+
+def find_program(program: Program) -> str:
+    """Return the path of the program as execvp finds it; raise StartFailure with 127 or 126 as a shell would say it."""
+    name = program.arguments[0]
+    what = f"exec {name!r}"
+    candidates: list[str]
+    if "/" in name:
+        candidates, where = [name], "in the root filesystem"
+    else:
+        search = program.environment.get("PATH", "")
+        candidates = [f"{part or '.'}/{name}" for part in search.split(":")]
+        where = f"in PATH ({search})"
+    refused: str | None = None
+    for path in candidates:
+        try:
+            mode = os.stat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            refused = refused or f"{path}: {error.strerror}"
+            continue
+        if stat.S_ISREG(mode) and os.access(path, os.X_OK):
+            _check_interpreter(what, path)
+            return path
+        refused = refused or f"{path} is {'not executable' if stat.S_ISREG(mode) else 'not a regular file'}"
+    if refused is not None:
+        advice = "make it executable for the container's user, or name another program"
+        raise StartFailure(what, errno.EACCES, refused, name, advice, NOT_EXECUTABLE)
+    advice = "check the command's spelling and that the root filesystem has it"
+    raise StartFailure(what, errno.ENOENT, f"no such program {where}", name, advice, NOT_FOUND)
+
+
+def _check_interpreter(what: str, path: str) -> None:
+    """Say it here when a script's interpreter is missing: an init could only end with 127."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return  # executable and not readable is allowed
+    try:
+        head = os.read(descriptor, 256)
+    finally:
+        os.close(descriptor)
+    if not head.startswith(b"#!"):
+        return
+    words = head[2:].split(b"\n", 1)[0].split()
+    interpreter = os.fsdecode(words[0]) if words else ""
+    if interpreter and not os.path.exists(interpreter):
+        message = f"the interpreter {interpreter!r} of the script {path} does not exist"
+        advice = "install the interpreter in the root filesystem, or correct the script's first line"
+        raise StartFailure(what, errno.ENOENT, message, interpreter, advice, NOT_FOUND)
+
+
+def become(program: Program, path: str, arguments: list[str], environment: dict[str, str]) -> NoReturn:
+    try:
+        if program.init is not None:
+            os.execve(program.init, ["init", "--", path, *arguments[1:]], environment)
+        os.execve(path, arguments, environment)
+    except OSError as error:
+        what = f"exec {program.arguments[0]!r}"
+        if error.errno == errno.ENOENT:
+            message, code = f"the loader that {path} asks for does not exist", NOT_FOUND
+        elif error.errno == errno.ENOEXEC:
+            message, code = f"{path} is no program of this machine's kind and has no #! line", NOT_EXECUTABLE
+        else:
+            message, code = error.strerror or "", NOT_EXECUTABLE
+        raise StartFailure(what, error.errno, message, path, None, code) from error

@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from runtime import syscalls
 
@@ -21,9 +21,9 @@ KINDS: dict[str, int] = {
 """OCI's names (config-linux.md, "Namespaces") and the kernel's flags."""
 
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
-_IDS = 1 << 32
+_IDS = (1 << 32) - 1  # the last number is nobody's (user_namespaces(7))
 _EXTENTS = 340  # lines of an id map, user_namespaces(7)
-_NANOSECONDS = 1_000_000_000
+_SECONDS = (1 << 63) // 1_000_000_000  # what the kernel counts in 64 bits of nanoseconds
 _CLOCKS = ("monotonic", "boottime")  # time_namespaces(7)
 
 Mapping3 = tuple[int, int, int]
@@ -51,14 +51,13 @@ def read(linux: Mapping[str, Any]) -> Wanted:
     """Return the namespaces of `linux` (config-linux.md); raise ValueError naming the field that makes no sense."""
     new: set[str] = set()
     paths: list[tuple[str, str]] = []
-    for number, namespace in enumerate(linux.get("namespaces") or ()):
+    for number, namespace in enumerate(_list(linux, "namespaces")):
         where = f"linux.namespaces[{number}]"
-        kind: object = namespace.get("type") if isinstance(namespace, dict) else None
+        kind, path = _member(namespace, "type"), _member(namespace, "path")
         if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"{where}.type: {kind!r} is none of {', '.join(KINDS)}")
         if kind in new or any(kind == each for each, _ in paths):
             raise ValueError(f"{where}.type: a second {kind} namespace; a process has one of each")
-        path: object = namespace.get("path")
         if not path:
             new.add(kind)
         elif isinstance(path, str) and path.startswith("/"):
@@ -81,18 +80,37 @@ def read(linux: Mapping[str, Any]) -> Wanted:
     return Wanted(frozenset(new), tuple(paths), maps[0], maps[1], offsets)
 
 
+def _list(linux: Mapping[str, Any], field: str) -> list[object]:
+    found: object = linux.get(field) or []
+    if not isinstance(found, list):
+        raise ValueError(f"linux.{field}: {found!r} is not a list")
+    return cast("list[object]", found)
+
+
+def _member(table: object, key: str) -> object:
+    """Return a member of a JSON object; None where it is none or has none."""
+    return cast("dict[str, object]", table).get(key) if isinstance(table, dict) else None
+
+
+def _whole(value: object, least: int, most: int) -> int | None:
+    """Return a JSON number that is a whole one between the two, else None."""
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        return value
+    return None
+
+
 def _mappings(linux: Mapping[str, Any], field: str) -> tuple[Mapping3, ...]:
     found: list[Mapping3] = []
-    for number, mapping in enumerate(linux.get(field) or ()):
+    for number, mapping in enumerate(_list(linux, field)):
         where = f"linux.{field}[{number}]"
         values: list[int] = []
         for key in ("containerID", "hostID", "size"):
-            value: object = mapping.get(key) if isinstance(mapping, dict) else None
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _IDS:
-                raise ValueError(f"{where}.{key}: {value!r} is not an id or a number of ids")
+            value = _whole(_member(mapping, key), 0, _IDS)
+            if value is None:
+                raise ValueError(f"{where}.{key}: {_member(mapping, key)!r} is not an id or a number of ids")
             values.append(value)
         inside, outside, size = values
-        if not size or max(inside, outside) + size > _IDS - 1:
+        if not size or max(inside, outside) + size > _IDS:
             raise ValueError(f"{where}.size: {size} ids from {inside} on as {outside} are not within 32 bits")
         found.append((inside, outside, size))
     if len(found) > _EXTENTS:
@@ -106,17 +124,15 @@ def _offsets(asked: object) -> tuple[tuple[str, int, int], ...]:
     if not isinstance(asked, dict):
         raise ValueError(f"linux.timeOffsets: {asked!r} is not an object")
     found: list[tuple[str, int, int]] = []
-    offsets: dict[str, Any] = asked  # pyright: ignore[reportUnknownVariableType]
-    for clock, offset in offsets.items():
+    for clock, offset in cast("dict[str, object]", asked).items():
         where = f"linux.timeOffsets.{clock}"
         if clock not in _CLOCKS:
             raise ValueError(f"{where}: only {' and '.join(_CLOCKS)} can be moved (time_namespaces(7))")
-        values = [offset.get(key, 0) if isinstance(offset, dict) else None for key in ("secs", "nanosecs")]
-        if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-            raise ValueError(f"{where}: secs and nanosecs are whole numbers, not {offset!r}")
-        if not 0 <= values[1] < _NANOSECONDS:
-            raise ValueError(f"{where}.nanosecs: {values[1]} is not between 0 and 999999999")
-        found.append((clock, values[0], values[1]))
+        seconds = _whole(_member(offset, "secs") or 0, -_SECONDS, _SECONDS)
+        nanoseconds = _whole(_member(offset, "nanosecs") or 0, 0, 999_999_999)
+        if not isinstance(offset, dict) or seconds is None or nanoseconds is None:
+            raise ValueError(f"{where}: secs and nanosecs (below 1000000000) are whole numbers, not {offset!r}")
+        found.append((clock, seconds, nanoseconds))
     return tuple(found)
 
 

@@ -274,9 +274,7 @@ class Launcher:
 
     def _program(self, program: Message) -> birth.Program:
         with_init: bool = program["init"]
-        fields = {**program, "arguments": tuple(program["arguments"])}
-        fields["init"] = self.init if with_init else None
-        return birth.Program(**fields, own_init=with_init and self.init is None)
+        return birth.Program.planned(program, self.init if with_init else None, with_init and self.init is None)
 
     def do_start(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
         """Let a created run exec; answered when the program runs (or could not)."""

@@ -6,7 +6,8 @@ All of it runs between clone and exec, inside the container's root.
 import errno
 import os
 import stat
-from typing import NamedTuple, NoReturn
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn
 
 from runtime.launch.failures import CANNOT_START, NOT_EXECUTABLE, NOT_FOUND, StartFailure
 from runtime.world import World
@@ -27,6 +28,21 @@ class Program(NamedTuple):
     keep: int = 0  # so many of the caller's descriptors from 3 on reach the program (`--preserve-fds`)
     soft_files: int | None = OPEN_FILES  # None: the limit stays what it is
 
+    @classmethod
+    def planned(cls, fields: Mapping[str, Any], init: int | None, own_init: bool) -> "Program":
+        """Return the program of a plan (runtime.plan), whose own `init` says only whether there is to be one."""
+        arguments: list[str] = fields["arguments"]
+        return cls(
+            tuple(arguments),
+            fields["environment"],
+            fields["directory"],
+            init,
+            own_init,
+            fields.get("umask", 0o022),
+            fields.get("keep", 0),
+            fields.get("soft_files", OPEN_FILES),
+        )
+
 
 def enter_directory(path: str) -> None:
     """Enter the working directory as the user, and make sure that it is inside the root (CVE-2024-21626)."""
@@ -42,6 +58,7 @@ def enter_directory(path: str) -> None:
 
 
 def environment_of(program: Program, world: World) -> dict[str, str]:
+    """Return the program's environment, with a HOME in any case."""
     environment = dict(program.environment)
     environment.setdefault("HOME", world.account.home)
     return environment
@@ -99,6 +116,7 @@ def _check_interpreter(what: str, path: str) -> None:
 
 
 def become(program: Program, path: str, arguments: list[str], environment: dict[str, str]) -> NoReturn:
+    """Execute the program, through its init where it has one; raise StartFailure with 127 or 126 where that fails."""
     try:
         if program.init is not None:
             os.execve(program.init, ["init", "--", path, *arguments[1:]], environment)

@@ -1,7 +1,7 @@
 """Being an ordinary user for a moment, where the tests run as root."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +9,7 @@ NOBODY = 65534
 
 
 @contextmanager
-def ordinary_user(place: Path) -> Iterator[None]:
+def ordinary_user(place: Path) -> Generator[None]:
     """Give up root's rights to files; every directory above `place` must let nobody pass."""
     if os.geteuid():
         yield

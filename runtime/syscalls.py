@@ -28,7 +28,12 @@ _OLD_NUMBERS = {  # pivot_root, capset, seccomp, keyctl, rt_sigaction
 }
 if _MACHINE not in _OLD_NUMBERS:
     raise ImportError(f"creche runs on x86_64 and aarch64, not on {_MACHINE}")
+_EXECVE, _EXECVEAT = 59, 322  # x86_64: for its machine code alone
 _PIVOT_ROOT, _CAPSET, _SECCOMP, _KEYCTL, _RT_SIGACTION = _OLD_NUMBERS[_MACHINE]
+_CAPGET, _SCHED_SETATTR, _IOPRIO_SET, _IOPRIO_GET = {
+    "x86_64": (125, 314, 251, 252),
+    "aarch64": (90, 274, 30, 31),
+}[_MACHINE]
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
 _PIDFD_OPEN, _CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 434, 435, 436, 437, 442
 
@@ -259,14 +264,16 @@ _SHARE_AND_EXEC = bytes.fromhex(
     "31ed"  #         xor ebp, ebp
     "ff13"  #         call [rbx]             enter
     "85c0"  #         test eax, eax
-    "7518"  #         jne exit
-    "488b7b08"  #     mov rdi, [rbx + 8]     path
-    "488b7310"  #     mov rsi, [rbx + 16]    arguments
-    "488b5318"  #     mov rdx, [rbx + 24]    environment
-    "b83b000000"  #   mov eax, 59            execve
+    "751f"  #         jne exit
+    "488b4310"  #     mov rax, [rbx + 16]    execve or execveat
+    "488b7b18"  #     mov rdi, [rbx + 24]    and its arguments
+    "488b7320"  #     mov rsi, [rbx + 32]
+    "488b5328"  #     mov rdx, [rbx + 40]
+    "4c8b5330"  #     mov r10, [rbx + 48]
+    "4c8b4338"  #     mov r8, [rbx + 56]
     "0f05"  #         syscall
     "89c7"  #         mov edi, eax
-    "ff5320"  #       call [rbx + 32]        failed(-errno)
+    "ff5308"  #       call [rbx + 8]         failed(-errno)
     "89c7"  # exit:   mov edi, eax
     "b8e7000000"  #   mov eax, 231           exit_group
     "0f05"  #         syscall
@@ -275,7 +282,12 @@ _SHARE_AND_EXEC = bytes.fromhex(
 
 
 class _First(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("enter", "path", "arguments", "environment", "failed")]
+    _fields_ = [
+        ("enter", ctypes.c_void_p),
+        ("failed", ctypes.c_void_p),
+        ("number", ctypes.c_long),
+        ("arguments", ctypes.c_long * 5),
+    ]
 
 
 class Execution(NamedTuple):
@@ -285,6 +297,8 @@ class Execution(NamedTuple):
     arguments: tuple[str, ...]
     environment: tuple[str, ...]
     """KEY=value each."""
+    descriptor: int | None = None
+    """Of the program, instead of the path (AT_EMPTY_PATH in execveat(2))."""
 
 
 _Enter = ctypes.CFUNCTYPE(ctypes.c_int)
@@ -314,9 +328,15 @@ CAN_SHARE_UNTIL_EXEC = _share_and_exec is not None
 
 
 def clone_and_exec(
-    flags: int, enter: Callable[[], Execution | int], failed: Callable[[int], int], *, cgroup: int | None = None
-) -> int:
-    """Clone a child that shares this process's memory until it executes; return its pid (CLONE_VM in clone(2)).
+    flags: int,
+    enter: Callable[[], Execution | int],
+    failed: Callable[[int], int],
+    *,
+    cgroup: int | None = None,
+    told: Told | None = None,
+) -> tuple[int, bool]:
+    """Clone a child that shares this process's memory until it executes; return its pid, and whether `enter` came to
+    its end; False: the child was killed (CLONE_VM in clone(2)).
 
     The child runs `enter`, which returns what to execute or the status to exit with, and then executes it from outside
     the interpreter, whose state is what it was before. `failed` is told the errno of an execve that failed and returns
@@ -331,25 +351,33 @@ def clone_and_exec(
     def entered() -> int:
         nonlocal finished
         result = enter()
-        if isinstance(result, int):
-            finished = True
-            return result
-        path, *tables = (_strings(each) for each in ((result.path,), result.arguments, result.environment))
-        kept.extend((path, *tables))
-        first.path = ctypes.cast(path, ctypes.POINTER(ctypes.c_void_p))[0]
-        first.arguments, first.environment = map(ctypes.addressof, tables)
+        if not isinstance(result, int):
+            path = ctypes.create_string_buffer(b"" if result.descriptor is not None else os.fsencode(result.path))
+            tables = _strings(result.arguments), _strings(result.environment)
+            kept.extend((path, *tables))
+            places = ctypes.addressof(path), *map(ctypes.addressof, tables)
+            first.number, words = (
+                (_EXECVE, (*places, 0, 0))
+                if result.descriptor is None
+                else (_EXECVEAT, (result.descriptor, *places, AT_EMPTY_PATH))
+            )
+            first.arguments = (ctypes.c_long * 5)(*words)
+            result = 0
         finished = True
-        return 0
+        return result
 
-    def told(number: int) -> int:
+    def refused(number: int) -> int:
         return failed(-number)
 
-    callbacks = _Enter(entered), _Failed(told)
+    callbacks = _Enter(entered), _Failed(refused)
     first.enter, first.failed = (ctypes.cast(each, ctypes.c_void_p).value for each in callbacks)
     arguments = _CloneArgs(flags=flags | CLONE_VM | CLONE_VFORK, stack=_first_stack_start, stack_size=_STACK)
     if cgroup is not None:
         arguments.flags |= CLONE_INTO_CGROUP
         arguments.cgroup = cgroup
+    if told is not None:
+        arguments.flags |= CLONE_PARENT_SETTID
+        arguments.parent_tid = told.address()
     places = ctypes.addressof(arguments), ctypes.sizeof(arguments), ctypes.addressof(first)
     _interpreter.keep()
     pid = _share_and_exec(*places)
@@ -357,7 +385,7 @@ def clone_and_exec(
         _interpreter.restore(f"pid {pid}")
     if pid < 0:
         raise OSError(-pid, os.strerror(-pid), "clone3")
-    return pid
+    return pid, finished
 
 
 def _strings(texts: tuple[str, ...]) -> ctypes.Array[ctypes.c_char_p]:
@@ -542,16 +570,69 @@ def sethostname(name: str) -> None:
         raise _failed(name)
 
 
+def setdomainname(name: str) -> None:
+    """Set the UTS namespace's NIS domain name (setdomainname(2))."""
+    raw = os.fsencode(name)
+    if _libc.setdomainname(ctypes.c_char_p(raw), ctypes.c_size_t(len(raw))) < 0:
+        raise _failed(name)
+
+
+def personality(persona: int) -> None:
+    """Set this process's execution domain (personality(2))."""
+    if _libc.personality(ctypes.c_ulong(persona)) < 0:
+        raise _failed(f"personality {persona:#x}")
+
+
+def capget() -> tuple[int, int, int]:
+    """Return this thread's effective, permitted and inheritable capabilities, each a 64-bit mask (capget(2))."""
+    header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0), 8)
+    data = ctypes.create_string_buffer(24)
+    _syscall("capget", _CAPGET, header, data)
+    low, high = struct.unpack("=3I", data.raw[:12]), struct.unpack("=3I", data.raw[12:])
+    effective, permitted, inheritable = (high[number] << 32 | low[number] for number in range(3))
+    return effective, permitted, inheritable
+
+
+def sched_setattr(policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int) -> None:
+    """Set this thread's scheduling policy and its attributes, times in nanoseconds (sched_setattr(2))."""
+    attributes = struct.pack("=IIQiIQQQII", 56, policy, flags, nice, priority, runtime, deadline, period, 0, 0)
+    _syscall(f"scheduling policy {policy}", _SCHED_SETATTR, 0, ctypes.c_char_p(attributes), 0)
+
+
+def ioprio_set(value: int) -> None:
+    """Set this thread's I/O class and priority, as `class << 13 | priority` (ioprio_set(2))."""
+    _syscall(f"I/O priority {value:#x}", _IOPRIO_SET, 1, 0, value)
+
+
+def ioprio_get() -> int:
+    """Return this thread's I/O class and priority (ioprio_get(2))."""
+    return _syscall("I/O priority", _IOPRIO_GET, 1, 0)
+
+
+def filesystem_type(descriptor: int) -> int:
+    """Return the magic number of the filesystem that `descriptor` is on (f_type in fstatfs(2))."""
+    answer = ctypes.create_string_buffer(256)  # struct statfs has 120 bytes, f_type first
+    if _libc.fstatfs(ctypes.c_int(descriptor), answer) < 0:
+        raise _failed(f"descriptor {descriptor}")
+    kind: int = struct.unpack_from("=q", answer.raw)[0]
+    return kind
+
+
 def setgroups(groups: tuple[int, ...]) -> None:
     """Set the supplementary group ids (setgroups(2))."""
     os.setgroups(groups)
 
 
-def seccomp_filter(program: bytes) -> None:
-    """Load a classic BPF program, eight bytes an instruction, as this thread's filter (seccomp(2))."""
+def seccomp_filter(program: bytes, flags: int = 0) -> None:
+    """Load a classic BPF program, eight bytes an instruction, as this thread's filter (seccomp(2)).
+
+    `flags` are SECCOMP_FILTER_FLAG_*; with TSYNC a thread that cannot follow is an error, too.
+    """
     code = ctypes.create_string_buffer(program, len(program))
     head = _SockFprog(len=len(program) // 8, filter=ctypes.addressof(code))
-    _syscall("seccomp filter", _SECCOMP, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(head))
+    thread = _syscall("seccomp filter", _SECCOMP, SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(head))
+    if thread:
+        raise OSError(errno.ESRCH, f"the thread {thread} has filters of its own", "seccomp filter")
 
 
 def join_session_keyring() -> None:

@@ -18,12 +18,20 @@ pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64", reason="machine 
 
 def ended(enter: Callable[[], Execution | int], failed: Callable[[int], int] = lambda number: number) -> int:
     """The child's exit code, minus the signal when one ended it."""
-    pid = syscalls.clone_and_exec(syscalls.CLONE_CLEAR_SIGHAND | syscalls.CLONE_NEWUTS, enter, failed)
+    pid, _ = syscalls.clone_and_exec(syscalls.CLONE_CLEAR_SIGHAND | syscalls.CLONE_NEWUTS, enter, failed)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0x40000000)[1])  # __WALL: no signal at its end
 
 
 def test_the_program_gets_its_arguments_and_environment() -> None:
     assert ended(lambda: SHELL) == 23
+
+
+def test_a_program_behind_a_descriptor_runs() -> None:
+    shell = os.open("/bin/sh", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        assert ended(lambda: SHELL._replace(path="/nowhere", descriptor=shell)) == 23
+    finally:
+        os.close(shell)
 
 
 def test_a_status_instead_of_a_program_ends_it() -> None:

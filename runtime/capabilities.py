@@ -65,3 +65,30 @@ def names(bits: int) -> frozenset[str]:
 def last(text: str | None = None) -> int:
     """Return the highest capability number this kernel knows, from the text of /proc/sys/kernel/cap_last_cap."""
     return int(text if text is not None else Path("/proc/sys/kernel/cap_last_cap").read_text())
+
+
+def held(text: str | None = None) -> int:
+    """Return the mask of what this process may give (CapBnd), from the text of /proc/self/status."""
+    for line in (text if text is not None else Path("/proc/self/status").read_text()).splitlines():
+        field, _, value = line.partition(":")
+        if field == "CapBnd":
+            return int(value, 16)
+    raise ValueError("/proc/self/status has no CapBnd")
+
+
+def beyond(wanted: Iterable[str], mine: int) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Return those of `wanted` that can be given by whoever has `mine`, and in order those that cannot.
+
+    The second are for a warning: they are unknown to this kernel or to this list, or not held (config.md,
+    "process.capabilities": a runtime does not fail for them). In a user namespace of its own a container can be
+    given all that the kernel knows.
+    """
+    given: set[str] = set()
+    refused: list[str] = []
+    for each in wanted:
+        number = _NUMBERS.get(each)
+        if number is not None and mine >> number & 1:
+            given.add(each)
+        else:
+            refused.append(each)
+    return frozenset(given), tuple(dict.fromkeys(refused))

@@ -15,21 +15,52 @@ MAX_INSTRUCTIONS = 4096
 """BPF_MAXINSNS: the kernel refuses longer programs."""
 
 _BINARY_TREE = 2
-_ARCHITECTURES = {
-    "SCMP_ARCH_X86_64": 0xC000003E,
-    "SCMP_ARCH_X86": 0x40000003,
-    "SCMP_ARCH_X32": 0x4000003E,
-    "SCMP_ARCH_AARCH64": 0xC00000B7,
-    "SCMP_ARCH_ARM": 0x40000028,
+_ARCHITECTURES = {  # AUDIT_ARCH_* in linux/audit.h, by OCI's names
+    f"SCMP_ARCH_{name}": token
+    for name, token in (
+        ("X86", 0x40000003),
+        ("X86_64", 0xC000003E),
+        ("X32", 0x4000003E),
+        ("ARM", 0x40000028),
+        ("AARCH64", 0xC00000B7),
+        ("LOONGARCH64", 0xC0000102),
+        ("M68K", 0x00000004),
+        ("MIPS", 0x00000008),
+        ("MIPS64", 0x80000008),
+        ("MIPS64N32", 0xA0000008),
+        ("MIPSEL", 0x40000008),
+        ("MIPSEL64", 0xC0000008),
+        ("MIPSEL64N32", 0xE0000008),
+        ("PARISC", 0x0000000F),
+        ("PARISC64", 0x8000000F),
+        ("PPC", 0x00000014),
+        ("PPC64", 0x80000015),
+        ("PPC64LE", 0xC0000015),
+        ("S390", 0x00000016),
+        ("S390X", 0x80000016),
+        ("SHEB", 0x0000002A),
+        ("SH", 0x4000002A),
+        ("RISCV64", 0xC00000F3),
+    )
 }
-_ACTIONS = {
+_ACTIONS = {  # seccomp(2), "Return values"
     "SCMP_ACT_KILL": 0x00000000,
     "SCMP_ACT_KILL_THREAD": 0x00000000,
     "SCMP_ACT_KILL_PROCESS": 0x80000000,
     "SCMP_ACT_TRAP": 0x00030000,
     "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_TRACE": 0x7FF00000,
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
+}
+_DATA = {"SCMP_ACT_ERRNO": 4095, "SCMP_ACT_TRACE": 0xFFFF}
+"""The actions that carry a number, and its highest value: an errno, the message that the tracer gets."""
+_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    # How a listener's answer is waited for; the kernel takes it with a listener only, and there is none.
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0,
 }
 _OPERATORS = {
     f"SCMP_CMP_{name}": number for number, name in enumerate(("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"), start=1)
@@ -58,9 +89,10 @@ def compile(profile: Mapping[str, Any]) -> Program:
     is in `skipped`. Raises ValueError for a profile that says nothing valid, SeccompError when libseccomp is missing
     or refuses a rule.
     """
-    for key in ("flags", "listenerPath", "listenerMetadata"):
+    flags_of(profile)
+    for key in ("listenerPath", "listenerMetadata"):
         if profile.get(key):
-            raise ValueError(f"seccomp.{key} is not yet supported")
+            raise ValueError(f"seccomp.{key} is not supported: {_NO_LISTENER}")
     default = _action(profile.get("defaultAction"), profile.get("defaultErrnoRet"), "seccomp.defaultAction")
     skipped: list[str] = []
     with _filter(default) as program:
@@ -70,7 +102,15 @@ def compile(profile: Mapping[str, Any]) -> Program:
             program.attribute(syscalls.SCMP_FLTATR_ACT_BADARCH, default)
         architectures: list[str] = profile.get("architectures") or []
         for name in architectures:
-            program.architecture(_known(_ARCHITECTURES, name, "seccomp.architectures"))
+            token = _known(_ARCHITECTURES, name, "seccomp.architectures")
+            try:
+                program.architecture(token)
+            except OSError as error:
+                raise SeccompError(
+                    error.errno or errno.EINVAL,
+                    f"libseccomp {_version()} cannot add {name} to a filter of this machine: {error.strerror}; leave "
+                    "it out of seccomp.architectures",
+                ) from error
         rules: list[Mapping[str, Any]] = profile.get("syscalls") or []
         for index, rule in enumerate(rules):
             where = f"seccomp.syscalls[{index}]"
@@ -96,6 +136,20 @@ def compile(profile: Mapping[str, Any]) -> Program:
     return Program(code, tuple(dict.fromkeys(skipped)))
 
 
+def flags_of(profile: Mapping[str, Any]) -> int:
+    """Return the profile's `flags` as seccomp(2) takes them; raise ValueError for one that is not OCI's."""
+    flags = 0
+    for name in profile.get("flags") or ():
+        flags |= _known(_FLAGS, name, "seccomp.flags")
+    return flags
+
+
+_NO_LISTENER = (
+    'answering system calls from another process is easily raced (seccomp_unotify(2), "NOTES"); allow the call, or '
+    "refuse it with SCMP_ACT_ERRNO"
+)
+
+
 def cached(profile: Mapping[str, Any], directory: Path) -> bytes:
     """Return the program for `profile`, compiled at most once per libseccomp version and kept in `directory`.
 
@@ -112,9 +166,9 @@ def cached(profile: Mapping[str, Any], directory: Path) -> bytes:
     return code
 
 
-def load(code: bytes) -> None:
+def load(code: bytes, flags: int = 0) -> None:
     """Put the calling thread under `code` for good; needs no_new_privs or CAP_SYS_ADMIN (seccomp(2))."""
-    syscalls.seccomp_filter(code)
+    syscalls.seccomp_filter(code, flags)
 
 
 def _filter(default: int) -> syscalls.SeccompFilter:
@@ -140,13 +194,18 @@ def _missing() -> SeccompError:
 
 
 def _action(name: object, error: object, where: str) -> int:
+    if name == "SCMP_ACT_NOTIFY":
+        raise ValueError(f"{where}: SCMP_ACT_NOTIFY is not supported: {_NO_LISTENER}")
     value = _known(_ACTIONS, name, where)
-    if name == "SCMP_ACT_ERRNO":
-        number = errno.EPERM if error is None else error
-        if not isinstance(number, int) or not 0 <= number <= 4095:
-            raise ValueError(f"{where}: {error!r} is no error number from 0 to 4095")
-        return value | number
-    return value
+    highest = _DATA.get(str(name))
+    if highest is None:
+        if error is not None:
+            raise ValueError(f"{where}: {name} has no error number; leave {error!r} out, or use SCMP_ACT_ERRNO")
+        return value
+    number = errno.EPERM if error is None else error
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= highest:
+        raise ValueError(f"{where}: {error!r} is no error number from 0 to {highest}")
+    return value | number
 
 
 def _known(table: Mapping[str, int], name: object, where: str) -> int:
@@ -162,13 +221,20 @@ def _comparisons(args: Any, where: str) -> list[list[tuple[int, int, int, int]]]
     """
     found: list[tuple[int, int, int, int]] = []
     for arg in args:
-        index, value = arg.get("index"), arg.get("value")
-        if not isinstance(index, int) or not 0 <= index <= 5 or not isinstance(value, int):
-            raise ValueError(f"{where}: {dict(arg)!r} needs an index from 0 to 5 and a value")
-        found.append((index, _known(_OPERATORS, arg.get("op"), where), value, arg.get("valueTwo") or 0))
+        index, value, second = arg.get("index"), arg.get("value"), arg.get("valueTwo") or 0
+        if not (_within(index, 5) and _within(value, _MAX) and _within(second, _MAX)):
+            raise ValueError(f"{where}: {dict(arg)!r} needs an index from 0 to 5 and values of at most 64 bits")
+        found.append((index, _known(_OPERATORS, arg.get("op"), where), value, second))
     if len({index for index, *_ in found}) < len(found):
         return [[comparison] for comparison in found]
     return [found]
+
+
+_MAX = (1 << 64) - 1
+
+
+def _within(value: object, highest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= highest
 
 
 def _add(

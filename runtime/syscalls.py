@@ -781,10 +781,13 @@ def libseccomp_version() -> str:
 
 # bpf(2), for device rules on cgroup v2
 _BPF = {"x86_64": 321, "aarch64": 280}[_MACHINE]
-_BPF_PROG_LOAD, _BPF_PROG_ATTACH, _BPF_PROG_QUERY = 5, 8, 16
+_BPF_PROG_LOAD, _BPF_PROG_ATTACH, _BPF_PROG_DETACH, _BPF_PROG_GET_FD_BY_ID = 5, 8, 9, 13
+_BPF_OBJ_GET_INFO_BY_FD, _BPF_PROG_QUERY = 15, 16
 _BPF_PROG_TYPE_CGROUP_DEVICE = 15
 _BPF_CGROUP_DEVICE = 6
-_BPF_F_ALLOW_MULTI = 2
+_BPF_F_ALLOW_MULTI, _BPF_F_REPLACE = 2, 4
+DEVICE_PROGRAM = b"creche_devices"
+"""The name of our device programs (at most 15 letters): others on the same cgroup are not ours to replace."""
 
 
 def _bpf(what: str, command: int, attributes: bytes) -> tuple[int, bytes]:
@@ -798,16 +801,41 @@ def bpf_load_device_program(code: bytes) -> int:
     instructions = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"MIT")
     addresses = ctypes.addressof(instructions), ctypes.addressof(licence)
-    attributes = struct.pack("=IIQQ", _BPF_PROG_TYPE_CGROUP_DEVICE, len(code) // 8, *addresses)
+    attributes = struct.pack("=IIQQ24x16s", _BPF_PROG_TYPE_CGROUP_DEVICE, len(code) // 8, *addresses, DEVICE_PROGRAM)
     return _bpf("bpf device program", _BPF_PROG_LOAD, attributes)[0]
 
 
-def bpf_attach_device_program(cgroup: int, program: int) -> None:
-    """Let `program` decide for the cgroup v2 directory `cgroup` and all below, beside those of its ancestors."""
-    _bpf("bpf attach", _BPF_PROG_ATTACH, struct.pack("=IIII", cgroup, program, _BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI))
+def bpf_attach_device_program(cgroup: int, program: int, instead: int | None = None) -> None:
+    """Let `program` decide for the cgroup v2 directory `cgroup` and all below, beside those of its ancestors.
+
+    With `instead`, an attached program's descriptor, it takes that one's place in one step (BPF_F_REPLACE).
+    """
+    flags = _BPF_F_ALLOW_MULTI if instead is None else _BPF_F_ALLOW_MULTI | _BPF_F_REPLACE
+    attributes = struct.pack("=IIIII", cgroup, program, _BPF_CGROUP_DEVICE, flags, instead or 0)
+    _bpf("bpf attach", _BPF_PROG_ATTACH, attributes)
 
 
-def bpf_device_programs(cgroup: int) -> int:
-    """Return how many device programs are attached to the cgroup v2 directory `cgroup` itself."""
-    attributes = struct.pack("=IIIIQI4x", cgroup, _BPF_CGROUP_DEVICE, 0, 0, 0, 0)
-    return int(struct.unpack_from("=I", _bpf("bpf query", _BPF_PROG_QUERY, attributes)[1], 24)[0])
+def bpf_detach_device_program(cgroup: int, program: int) -> None:
+    """Take `program` off the cgroup v2 directory `cgroup`."""
+    _bpf("bpf detach", _BPF_PROG_DETACH, struct.pack("=III", cgroup, program, _BPF_CGROUP_DEVICE))
+
+
+def bpf_device_programs(cgroup: int) -> list[int]:
+    """Return the ids of the device programs attached to the cgroup v2 directory `cgroup` itself, at most 64."""
+    ids = (ctypes.c_uint32 * 64)()
+    attributes = struct.pack("=IIIIQI4x", cgroup, _BPF_CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), len(ids))
+    count: int = struct.unpack_from("=I", _bpf("bpf query", _BPF_PROG_QUERY, attributes)[1], 24)[0]
+    return list(ids[:count])
+
+
+def bpf_program(number: int) -> int:
+    """Return a close-on-exec descriptor of the loaded program with this id."""
+    return _bpf("bpf program by id", _BPF_PROG_GET_FD_BY_ID, struct.pack("=III", number, 0, 0))[0]
+
+
+def bpf_program_name(program: int) -> bytes:
+    """Return the name that a loaded program was given (struct bpf_prog_info)."""
+    info = ctypes.create_string_buffer(80)
+    attributes = struct.pack("=IIQ", program, len(info), ctypes.addressof(info))
+    _bpf("bpf program info", _BPF_OBJ_GET_INFO_BY_FD, attributes)
+    return info.raw[64:80].rstrip(b"\0")

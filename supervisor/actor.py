@@ -24,7 +24,7 @@ from supervisor.board import Board, Standing
 from supervisor.graph import waits_of
 from supervisor.journal import Record
 from supervisor.lifecycle import RESTING, Lifecycle, Trigger
-from supervisor.machine import Exit, Machine, StartError, Survivor
+from supervisor.machine import Exit, Machine, OperationFailed, StartError, Survivor
 from supervisor.policy import Again, Death, Ended, History, Reason, decide
 from supervisor.scribe import Note, Scribe
 from supervisor.stories import ending, seconds, signal_number, told
@@ -39,6 +39,8 @@ CLEANUP = 10.0
 """Seconds that a cancelled actor may take to leave nothing behind."""
 AFTER_A_BUG = Restart(policy="always")
 _GONE = "is not supervised any more"
+_MOMENTARY = {"kill": "signal", "pause": "pause", "unpause": "unpause"}
+"""Requests that are carried out, or refused, where they meet the container, and what refuses them has nothing to do."""
 _ENDINGS: dict[str, Trigger] = {"completed": "complete", "failed": "fail", "exhausted": "exhaust", "stopped": "end"}
 
 
@@ -50,7 +52,7 @@ class NotRunning(Exception):
 class Request:
     """What somebody asks of an actor. `done` is set when it is carried out, `refused` says why it was not."""
 
-    kind: Literal["stop", "start", "restart", "kill"]
+    kind: Literal["stop", "start", "restart", "kill", "pause", "unpause"]
     timeout: float | None = None
     signum: int = signal.SIGKILL
     reason: Reason = "request"
@@ -223,8 +225,11 @@ class Actor:
 
     async def _adopt(self, survivor: Survivor) -> Step:
         changes: dict[str, Any] = {"pid": survivor.pid, "cgroup": survivor.cgroup, "userns": survivor.userns}
-        note = Note("adopted", f"{self.name} was adopted: run {survivor.run} goes on as pid {survivor.pid}")
+        how = "is paused" if survivor.frozen else "goes on"
+        note = Note("adopted", f"{self.name} was adopted: run {survivor.run} {how} as pid {survivor.pid}")
         state = self._life.state
+        if survivor.frozen and (state == "stopping" or not survivor.started):
+            await self._thaw_to_stop()
         if state == "stopping":
             self._then = "rest" if self.record.desired == "stopped" else "pend"
             await self._commit(note, **changes)
@@ -234,6 +239,8 @@ class Actor:
                 self._life.on("start")
             elif state == "backing-off":
                 self._life.on("adopt")
+            if survivor.frozen != (self._life.state == "paused"):  # the kernel's word
+                self._life.on("pause" if survivor.frozen else "resume")
             started = self._machine.boottime() if self.record.started is None else self.record.started
             await self._machine.publish(self.name, True)
             await self._commit(note, **changes, ready=True, begun=True, started=started)
@@ -248,7 +255,7 @@ class Actor:
             while request := self._take():
                 if request.kind == "stop":
                     return partial(self._stop_nothing, request)
-                self._refuse_kill(request)
+                self._refuse_momentary(request)
             unmet = self.unmet()
             if not unmet:
                 break
@@ -281,7 +288,7 @@ class Actor:
         while request := self._take():
             if _ends_run(request):
                 return partial(self._stop, request)
-            self._refuse_kill(request)
+            self._refuse_momentary(request)
         try:
             await self._machine.start(self.name, self.record.run)
         except StartError as problem:
@@ -306,14 +313,48 @@ class Actor:
                     case "stop" | "restart":
                         return partial(self._stop, request)
                     case "kill":
-                        await self._machine.signal(self.name, request.signum)
-                        self._story = ", as was asked"
-                        request.done.set()
+                        if await self._thawed(request):
+                            await self._machine.signal(self.name, request.signum)
+                            self._story = ", as was asked"
+                            request.done.set()
+                    case "pause" | "unpause":
+                        await self._freeze_or_thaw(request)
                     case "start":
                         self._answer()
             end = await self._race(lambda: self._machine.wait(self.name, self.record.run))
             if end is not None:
                 return partial(self._died, end)
+
+    async def _freeze_or_thaw(self, request: Request) -> None:
+        state = self._life.state
+        if request.kind == "unpause":
+            if state != "paused":
+                self._refuse(request, "is not paused")
+            elif await self._thawed(request):
+                request.done.set()
+        elif state == "paused":
+            self._refuse(request, "is already paused")
+        else:
+            try:
+                await self._machine.freeze(self.name)
+            except OperationFailed as problem:
+                return self._refuse(request, f"cannot be paused: {problem}")
+            self._life.on("pause")
+            await self._commit(Note("paused", f"{self.name} was paused: its processes stand still", "request"))
+            request.done.set()
+
+    async def _thawed(self, request: Request) -> bool:
+        """Return True when the run is not frozen, or not any more; False when it cannot be thawed: that is said."""
+        if self._life.state != "paused":
+            return True
+        try:
+            await self._machine.thaw(self.name)
+        except OperationFailed as problem:
+            self._refuse(request, f"cannot be unpaused: {problem}")
+            return False
+        self._life.on("resume")
+        await self._commit(Note("unpaused", f"{self.name} was unpaused: its processes go on", request.reason))
+        return True
 
     async def _died(self, end: Exit) -> Step:
         self._alive = False
@@ -380,7 +421,7 @@ class Actor:
                 await self._race(partial(trio.sleep, left))
             elif _ends_run(request):
                 return partial(self._stop if self.record.pid is not None else self._stop_nothing, request)
-            elif not self._refuse_kill(request):
+            elif not self._refuse_momentary(request):
                 break
         self._life.on("begin")
         return self._start if self.record.pid is not None else self._launch
@@ -389,6 +430,8 @@ class Actor:
         """Stop the current run, created or running, and go where the request wants."""
         self._then = _target(request)
         started = self._life.state in ("running", "paused")
+        if self._life.state == "paused":
+            await self._thaw_to_stop()
         self._life.on("stop")
         await self._machine.publish(self.name, False)
         desired = "running" if request.kind == "restart" else "stopped" if request.lasting else self.record.desired
@@ -400,6 +443,13 @@ class Actor:
             # A pid 1 that has not exec'd yet loses signals.
             await self._machine.kill(self.name)
         return partial(self._stopping, timeout)
+
+    async def _thaw_to_stop(self) -> None:
+        """Let a frozen run hear its stop signal; one that cannot be thawed is killed when its time is over."""
+        try:
+            await self._machine.thaw(self.name)
+        except OperationFailed as problem:
+            await self._scribe.commit(self.name, None, Note("warning", f"{self.name} cannot be unpaused: {problem}"))
 
     async def _stop_nothing(self, request: Request) -> Step:
         """Stop where no run exists."""
@@ -428,6 +478,8 @@ class Actor:
                     case "kill":
                         await self._machine.signal(self.name, request.signum)
                         request.done.set()
+                    case "pause" | "unpause":
+                        self._refuse_momentary(request)
             if not killed and trio.current_time() >= deadline:
                 await self._machine.kill(self.name)
                 killed = True
@@ -469,7 +521,7 @@ class Actor:
                     if request.lasting and self.record.desired != "stopped":
                         await self._commit(desired="stopped")
                     self._answer()
-                elif not self._refuse_kill(request):
+                elif not self._refuse_momentary(request):
                     self._life.on("ask")
                     await self._commit(desired="running", begun=False, streak=0, deaths=(), next_start_at=None)
                     return self._pend
@@ -495,11 +547,11 @@ class Actor:
         self._board.post(self.name, Standing(self._life.state, self.record.ready, self.record.begun))
 
     def _take(self) -> Request | None:
-        """Take the next request; what is not a kill is answered when the actor comes to rest or runs again."""
+        """Take the next request; what is not momentary is answered when the actor comes to rest or runs again."""
         if not self._mail:
             return None
         request = self._mail.popleft()
-        if request.kind != "kill":
+        if request.kind not in _MOMENTARY:
             self._owed.append(request)
         return request
 
@@ -508,10 +560,11 @@ class Actor:
             request.done.set()
         self._owed.clear()
 
-    def _refuse_kill(self, request: Request) -> bool:
-        if request.kind != "kill":
+    def _refuse_momentary(self, request: Request) -> bool:
+        verb = _MOMENTARY.get(request.kind)
+        if verb is None:
             return False
-        self._refuse(request, f"is {self._life.state}: there is nothing to signal")
+        self._refuse(request, f"is {self._life.state}: there is nothing to {verb}")
         return True
 
     def _refuse(self, request: Request, why: str) -> None:

@@ -10,7 +10,7 @@ everything in reverse order and leaves nothing behind but volumes, unless the ap
 import os
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -24,11 +24,12 @@ from supervisor.app_file.spec import AppSpec, Container, Stop, container_form
 from supervisor.board import Board
 from supervisor.bus import Bus
 from supervisor.events import Event
+from supervisor.execs import Execs
 from supervisor.failures import AppFailed, Closing, ContainerFailed, Foreign, NoApp, NotAllowed, UnknownContainer
 from supervisor.journal import Journal, Owner, Record
 from supervisor.lifecycle import RESTING
 from supervisor.lock import held
-from supervisor.machine import Machine, Survivor
+from supervisor.machine import Machine, Member, OperationFailed, Process, Session, Survivor, Usage
 from supervisor.scribe import Note, Offload, Scribe
 from supervisor.status import Status, status_of
 from supervisor.stories import signal_number
@@ -193,6 +194,7 @@ class App:
             self._machine = self._machine_given
         self._scribe = Scribe(self.name, self._journal, self._bus, self._machine.wall, self._offload)
         self._tree = Tree(self.spec)
+        self.execs = Execs(self.exec)
 
     async def _main(self, serving: trio.Event) -> None:
         """The machine and the tree: shielded, so that a cancelled block can still stop its containers."""
@@ -200,6 +202,7 @@ class App:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._machine.serve)
                 nursery.start_soon(self._tell_notices)
+                await nursery.start(self.execs.run)
                 await nursery.start(self._tree.run)
                 self._serving = True
                 serving.set()
@@ -254,6 +257,9 @@ class App:
             known: Mapping[str, Container] = {} if self._former is None else _spec_of(self._former).containers
             stop = known[name].stop if name in known else Stop()
             if survivor.started:
+                if survivor.frozen:
+                    with suppress(OperationFailed):  # then it is killed when its time is over
+                        await self._machine.thaw(name)
                 await self._machine.signal(name, signal_number(stop.signal or "SIGTERM"))
                 with trio.move_on_after(stop.timeout):
                     await self._machine.wait(name, survivor.run)
@@ -283,6 +289,10 @@ class App:
     def directory(self) -> Path:
         """Where the app's state, containers and logs live."""
         return self.root / "apps" / self.name
+
+    def wall(self) -> float:
+        """Return the time for people, unix seconds."""
+        return self._machine.wall()
 
     def statuses(self) -> list[Status]:
         """Return every container's status, in the order of the app file."""
@@ -397,6 +407,48 @@ class App:
     async def kill(self, names: Iterable[str], signum: int) -> None:
         """Send a signal; what follows is for the restart policy. Raises NotRunning naming those that do not run."""
         await self._ask(names, lambda: Request("kill", signum=signum))
+
+    async def pause(self, names: Iterable[str]) -> None:
+        """Stop all processes of containers where they are. Raises NotRunning, also for those that are paused."""
+        await self._ask(names, lambda: Request("pause"))
+
+    async def unpause(self, names: Iterable[str]) -> None:
+        """Let paused containers go on. Raises NotRunning for those that are not paused."""
+        await self._ask(names, lambda: Request("unpause"))
+
+    async def exec(self, name: str, process: Process) -> Session:
+        """Start one more process in a running container, confined as its first.
+
+        The caller reads its output and closes it. Raises NotRunning, StartError.
+        """
+        return await self._machine.exec(self.runs(name, "exec runs nothing in it"), process)
+
+    async def update(self, name: str, resources: Mapping[str, Any]) -> list[str]:
+        """Change the limits of a running container until it is made anew; return warnings.
+
+        `resources` is OCI's `linux.resources`. Raises NotRunning, OperationFailed.
+        """
+        return await self._machine.update(self.runs(name, "there is nothing to update", paused=True), resources)
+
+    async def usage(self, name: str) -> Usage:
+        """Return what a running container has used. Raises NotRunning, OperationFailed."""
+        return await self._machine.usage(self.runs(name, "it uses nothing", paused=True))
+
+    async def processes(self, name: str) -> list[Member]:
+        """Return the processes of a running container. Raises NotRunning, OperationFailed."""
+        return await self._machine.processes(self.runs(name, "it has no processes", paused=True))
+
+    def runs(self, name: str, otherwise: str, *, paused: bool = False) -> str:
+        """Return the name of a container that runs, or is paused where that is enough.
+
+        Raises UnknownContainer, and NotRunning with `otherwise` as the consequence.
+        """
+        state = self._actor(name).record.state
+        if state == "paused" and not paused:
+            raise NotRunning(f"{name} is paused: {otherwise}; unpause it first: creche unpause {self.name}/{name}")
+        if state not in ("running", "stopping", "paused"):
+            raise NotRunning(f"{name} is not running, it is {state}: {otherwise}")
+        return name
 
     async def down(self, timeout: float | None = None, volumes: bool = False) -> None:
         """Stop everything in reverse order, within `timeout` seconds if given, and remove it; the app ends then.

@@ -1,5 +1,6 @@
 """From a container of the app file to its OCI config: pure, the file's words on one side, the spec's on the other."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from net.hosts import NSSWITCH
 from runtime import capabilities, defaults, seccomp_profile
 from runtime.cgroups import v2
 from supervisor.app_file.spec import Container
+from supervisor.machine import Process
 
 CPU_PERIOD = 100_000  # microseconds, the kernel's default (sched-bwc.rst)
 OWN_FILES = ("hosts", "hostname", "resolv.conf")
@@ -71,6 +73,24 @@ def config_of(container: Container, around: Surroundings) -> dict[str, Any]:
     linux["resources"] = resources_of(container)
     linux["cgroupsPath"] = around.cgroup
     return config
+
+
+def process_of(config: Mapping[str, Any], asked: Process) -> dict[str, Any]:
+    """Return OCI's `process` for one more process in the container of `config`: what is not asked for is its own."""
+    own = config["process"]
+    process = {**own, "args": list(asked.arguments), "terminal": asked.terminal}
+    process.pop("consoleSize", None)
+    environment = dict(entry.split("=", 1) for entry in own["env"])
+    if asked.terminal:
+        environment.setdefault("TERM", "xterm")
+    process["env"] = [f"{name}={value}" for name, value in {**environment, **asked.env}.items()]
+    if asked.directory is not None:
+        process["cwd"] = asked.directory
+    if asked.user is not None:
+        process["user"] = {**own["user"], "username": asked.user}
+    if asked.terminal and asked.size is not None:
+        process["consoleSize"] = {"height": asked.size[0], "width": asked.size[1]}
+    return process
 
 
 def resources_of(container: Container) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from supervisor.policy import Reason
 
 EventName = Literal[
     "created", "started", "ready", "unready", "died", "restarting", "exhausted", "stopping", "stopped", "completed",
-    "failed", "oom", "adopted", "removed", "warning", "actor-failed", "journal-failed", "gap",
+    "failed", "paused", "unpaused", "oom", "adopted", "removed", "warning", "actor-failed", "journal-failed", "gap",
 ]  # fmt: skip
 """cli.md's names, and: `removed` (discarded for good), `warning` (something is less than
 was asked for), `actor-failed` (a bug in creche; the container runs on),

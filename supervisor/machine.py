@@ -9,15 +9,18 @@ calls for one container:
     start    it execs
     wait     level-triggered, may be cancelled and asked again; then create of run n + 1 may come at once
     discard  at the very end, when nothing of it runs
+
+Between start and the end of a run: exec, freeze, thaw, update, usage and processes.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import trio
 
 if TYPE_CHECKING:
+    from runtime.cgroups.stats import Stats
     from supervisor.app_file.spec import Container
 
 
@@ -60,6 +63,120 @@ class Survivor:
     cgroup: str
     userns: str
     started: bool
+    frozen: bool = False
+    """Its processes are stopped by the freezer; the kernel says so."""
+
+
+@attrs.frozen
+class Process:
+    """One more process for a running container; what is None is the container's own."""
+
+    arguments: tuple[str, ...]
+    env: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """On top of the container's."""
+    user: str | None = None
+    """As the app file's `user`."""
+    directory: str | None = None
+    terminal: bool = False
+    stdin: bool = False
+    """Its standard input is the caller's to write; else it is /dev/null (with a terminal, the terminal)."""
+    size: tuple[int, int] | None = None
+    """The terminal's rows and columns."""
+
+
+class Session(Protocol):
+    """A process that `exec` started, and its streams. Whoever got it reads all its output and then closes it.
+
+    `pid` is the process's on the host. Nothing is kept here: who does not read makes the process wait, who does not
+    write lets it wait.
+    """
+
+    pid: int
+    streams: tuple[int, ...]
+    """1 and 2, its standard output and error; 1 alone with a terminal."""
+
+    async def receive(self, stream: int) -> bytes:
+        """Return the next bytes of one stream; none when it is closed, or empty and the process dead."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Write to its standard input; raise trio.BrokenResourceError when nobody reads it any more."""
+        ...
+
+    def end_input(self) -> None:
+        """Close its standard input; a terminal has no such end and stays as it is."""
+        ...
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell its terminal another size; nothing happens without one."""
+        ...
+
+    async def signal(self, signum: int) -> None:
+        """Signal the process; nothing happens when it is dead."""
+        ...
+
+    async def wait(self) -> Exit:
+        """Return how it ended; `Exit(None, None)` when the launcher died first."""
+        ...
+
+    def close(self) -> None:
+        """Let go of its streams; a process that still lives loses them."""
+        ...
+
+
+@attrs.frozen
+class Traffic:
+    """What went through a container's network interface, seen from inside: bytes, packets, errors, dropped."""
+
+    received: tuple[int, int, int, int]
+    sent: tuple[int, int, int, int]
+
+
+@attrs.frozen
+class Usage:
+    """What a running container has used up to one moment."""
+
+    at: float
+    """Wall-clock seconds."""
+    cgroup: "Stats"
+    traffic: Traffic | None
+    """None for a container without an interface of its own."""
+    host_cpu: int
+    """Nanoseconds that all processors of the host have spent, idle or not; a share of it is a container's load."""
+    processors: int
+    host_memory: int
+    """Bytes: the limit of a container that has none."""
+
+
+@attrs.frozen
+class Member:
+    """One process of a container."""
+
+    pid: int
+    """On the host."""
+    inner: int
+    """In the container."""
+    parent: int
+    """Its parent's pid on the host."""
+    uid: int
+    """In the container; 65534 for an id that the container does not have."""
+    state: str
+    """The letter of proc(5)."""
+    cpu: float
+    """Seconds of processor time."""
+    started: float
+    """Wall-clock seconds."""
+    memory: int
+    """Resident bytes."""
+    terminal: int
+    """The device number of its terminal, 0 without one."""
+    name: str
+    command: str
+    """Its command line, or its name in brackets when it has none."""
+
+
+class OperationFailed(Exception):
+    """What was asked of a running container could not be done; `str()` is one clear sentence."""
 
 
 class StartError(Exception):
@@ -145,6 +262,30 @@ class Machine(Protocol):
 
     async def wait(self, name: str, run: int) -> Exit:
         """Return how run `run` ended: at once when it is dead already, `Exit(None, None)` for one that nobody knows."""
+        ...
+
+    async def exec(self, name: str, process: Process) -> Session:
+        """Start one more process in the current run, confined as its first. Raises StartError."""
+        ...
+
+    async def freeze(self, name: str) -> None:
+        """Stop all processes of the current run where they are. Raises OperationFailed, and then they run."""
+        ...
+
+    async def thaw(self, name: str) -> None:
+        """Let them go on; nothing happens when they run. Raises OperationFailed."""
+        ...
+
+    async def update(self, name: str, resources: Mapping[str, Any]) -> list[str]:
+        """Change limits (OCI's `linux.resources`) now; return what this kernel cannot do. Raises OperationFailed."""
+        ...
+
+    async def usage(self, name: str) -> Usage:
+        """Return what the container has used. Raises OperationFailed."""
+        ...
+
+    async def processes(self, name: str) -> list[Member]:
+        """Return the processes of the current run, by pid. Raises OperationFailed."""
         ...
 
     async def discard(self, name: str) -> None:

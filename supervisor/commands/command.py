@@ -85,8 +85,10 @@ class Command(click.Command):
                 formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
 
-def command(name: str, example: str, *, hidden: bool = False) -> Callable[[Callable[..., Any]], Command]:
-    """Make a command of a function whose first argument is `Places`."""
+def command(
+    name: str, example: str, *, hidden: bool = False, **settings: Any
+) -> Callable[[Callable[..., Any]], Command]:
+    """Make a command of a function whose first argument is `Places`; `settings` are click's of its context."""
 
     def decorate(function: Callable[Concatenate[Places, P], R]) -> Command:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -95,6 +97,6 @@ def command(name: str, example: str, *, hidden: bool = False) -> Callable[[Calla
             return function(Places(chosen.get("root", default.root), chosen.get("run", default.run)), *args, **kwargs)
 
         update_wrapper(call, function)
-        return click.command(name, cls=Command, example=example, hidden=hidden)(call)
+        return click.command(name, cls=Command, example=example, hidden=hidden, context_settings=settings)(call)
 
     return decorate

@@ -1,4 +1,4 @@
-"""Commands on single containers: stop, start, restart, kill, inspect."""
+"""Commands on single containers: stop, start, restart, kill, pause, unpause, inspect."""
 
 import json
 from typing import Any
@@ -74,6 +74,20 @@ def kill(places: Places, names: tuple[str, ...], signal_name: str) -> None:
     except ValueError as error:
         raise Wrong(str(error)) from error
     _each_app(places, "kill", names, signal=number)
+
+
+@command("pause", "creche pause worker\ncreche pause shop/api shop/web")
+@NAMES
+def pause(places: Places, names: tuple[str, ...]) -> None:
+    """Stop all processes of containers where they are: they keep their memory and connections and get no processor."""
+    _each_app(places, "pause", names)
+
+
+@command("unpause", "creche unpause worker")
+@NAMES
+def unpause(places: Places, names: tuple[str, ...]) -> None:
+    """Let paused containers go on."""
+    _each_app(places, "unpause", names)
 
 
 @command("inspect", "creche inspect web\ncreche inspect shop/api.1\ncreche inspect --plan web")

@@ -74,9 +74,37 @@ class Client:
         """The JSON answer to a GET; `patience` in seconds bounds each wait for bytes. Raises `ControlError`."""
         return self._whole("GET", path, query, patience)
 
-    def post(self, path: str, *, patience: float | None = None, **query: Any) -> Any:
+    def post(self, path: str, *, patience: float | None = None, body: Any = None, **query: Any) -> Any:
         """The JSON answer to a POST, None for an empty one; by default it waits as long as the work takes."""
-        return self._whole("POST", path, query, patience)
+        return self._whole("POST", path, query, patience, body)
+
+    def hijack(self, path: str, body: Any) -> tuple[socket.socket, bytes]:
+        """POST for a connection that becomes a byte stream: the socket, the caller's to close, and its first bytes."""
+        http = h11.Connection(h11.CLIENT)
+        data = json.dumps(body).encode()
+        headers = [
+            ("Host", "creche"),
+            ("Connection", "Upgrade"),
+            ("Upgrade", "tcp"),
+            ("Content-Type", "application/json"),
+        ]
+        request = h11.Request(method="POST", target=quote(path), headers=[*headers, ("Content-Length", str(len(data)))])
+        with contextlib.ExitStack() as undo, self._explained():
+            peer = undo.enter_context(self._connected(30.0))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # an early refusal is still read below
+                peer.sendall(
+                    b"".join(http.send(event) or b"" for event in (request, h11.Data(data=data), h11.EndOfMessage()))
+                )
+            while (event := http.next_event()) is h11.NEED_DATA:
+                http.receive_data(peer.recv(64 << 10))
+            if isinstance(event, h11.Response):
+                rest = b"".join(bytes(each.data) for each in _events(http, peer) if isinstance(each, h11.Data))
+                raise Refusal(event.status_code, self._sentence(rest, event.status_code))
+            if not isinstance(event, h11.InformationalResponse) or event.status_code != 101:
+                raise ConnectionResetError(errno.ECONNRESET, "it closed the connection without an answer")
+            peer.settimeout(None)
+            undo.pop_all()
+            return peer, http.trailing_data[0]
 
     def lines(self, path: str, *, patience: float | None = None, **query: Any) -> Iterator[Any]:
         """The JSON documents of a streamed answer, as they come; a stream that is cut short raises `ControlError`."""
@@ -110,32 +138,36 @@ class Client:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def _whole(self, method: str, path: str, query: Query, patience: float | None) -> Any:
-        with self._exchange(method, path, query, patience) as chunks:
-            body = bytearray()
+    def _whole(self, method: str, path: str, query: Query, patience: float | None, body: Any = None) -> Any:
+        with self._exchange(method, path, query, patience, body) as chunks:
+            reply = bytearray()
             for chunk in chunks:
-                body += chunk
-                if len(body) > REPLY_LIMIT:
+                reply += chunk
+                if len(reply) > REPLY_LIMIT:
                     raise ControlError(f"{self.path} sent more than {REPLY_LIMIT} bytes")
-        return self._parsed(bytes(body)) if body else None
+        return self._parsed(bytes(reply)) if reply else None
 
     @contextlib.contextmanager
-    def _exchange(self, method: str, path: str, query: Query, patience: float | None) -> Generator[Iterator[bytes]]:
+    def _exchange(
+        self, method: str, path: str, query: Query, patience: float | None, body: Any = None
+    ) -> Generator[Iterator[bytes]]:
         """Send one request and give the body's pieces; raises `Refusal` for an error status."""
         target = f"{quote(path)}?{urlencode(_plain(query), doseq=True)}".rstrip("?")
         http = h11.Connection(h11.CLIENT)
-        headers = [("Host", "creche"), ("Connection", "close"), ("Content-Length", "0")]
+        data = b"" if body is None else json.dumps(body).encode()
+        headers = [("Host", "creche"), ("Connection", "close"), ("Content-Length", str(len(data)))]
         with self._connected(patience) as peer, self._explained():
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # an early refusal is still read below
-                peer.sendall(http.send(h11.Request(method=method, target=target, headers=headers)) or b"")
+                head = http.send(h11.Request(method=method, target=target, headers=headers)) or b""
+                peer.sendall(head + (http.send(h11.Data(data=data)) or b""))
                 http.send(h11.EndOfMessage())
             pieces = _events(http, peer)
             response = next(pieces)
             assert isinstance(response, h11.Response)
-            data = (bytes(event.data) for event in pieces if isinstance(event, h11.Data))
+            parts = (bytes(event.data) for event in pieces if isinstance(event, h11.Data))
             if response.status_code >= 400:
-                raise Refusal(response.status_code, self._sentence(b"".join(data), response.status_code))
-            yield data
+                raise Refusal(response.status_code, self._sentence(b"".join(parts), response.status_code))
+            yield parts
 
     def _connected(self, timeout: float | None) -> socket.socket:
         try:

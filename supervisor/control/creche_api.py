@@ -25,7 +25,7 @@ def routes(app: App) -> tuple[Route, ...]:
         ("GET", "/creche/inspect/(?P<name>[^/]+)", api.inspect),
         ("GET", "/creche/plan/(?P<name>[^/]+)", api.plan),
         ("GET", "/creche/wait-ready", api.wait_ready),
-        ("POST", "/creche/(?P<verb>stop|start|restart|kill)", api.change),
+        ("POST", "/creche/(?P<verb>stop|start|restart|kill|pause|unpause)", api.change),
         ("POST", "/creche/down", api.down),
     )
 
@@ -85,9 +85,9 @@ class CrecheApi:
         return Stream(produce)
 
     async def change(self, request: Request, match: re.Match[str]) -> Reply:
-        """stop, start, restart or kill the containers `name` (repeated); `timeout` in seconds, `signal` a number.
+        """stop, start, restart, kill, pause or unpause the containers `name` (repeated).
 
-        Nothing is touched when one name is unknown (404).
+        `timeout` is in seconds, `signal` a number. Nothing is touched when one name is unknown (404).
         """
         names = [self._known(name) for name in request.every("name")]
         if not names:
@@ -100,6 +100,10 @@ class CrecheApi:
                 await self._app.start_again(names)
             case "restart":
                 await self._app.restart(names, timeout)
+            case "pause":
+                await self._app.pause(names)
+            case "unpause":
+                await self._app.unpause(names)
             case _:
                 signum = request.number("signal")
                 if signum is None or not 1 <= signum <= 64:

@@ -18,6 +18,8 @@ import trio
 from net.addresses import seed
 from supervisor.app import App
 from supervisor.control.creche_api import plain, stream_events, version
+from supervisor.control.docker_exec import ExecApi
+from supervisor.control.docker_usage import UsageApi
 from supervisor.control.exchange import Refused, Reply, Request, Route, Send, Stream, line
 from supervisor.control.log_frames import Choice, frames
 from supervisor.control.signals import signal_number
@@ -46,6 +48,8 @@ ACTIONS: Mapping[str, str] = {
     "died": "die",
     "oom": "oom",
     "stopped": "stop",
+    "paused": "pause",
+    "unpaused": "unpause",
     "ready": "health_status: healthy",
     "unready": "health_status: unhealthy",
 }
@@ -58,6 +62,8 @@ def routes(app: App) -> tuple[Route, ...]:
     api = DockerApi(app)
     one = "/containers/(?P<id>.+)"
     return (
+        *ExecApi(app, api.status, api.identify).routes(),
+        *UsageApi(app, api.status, api.identify).routes(),
         ("GET", "/_ping", api.ping),
         ("GET", "/version", api.version),
         ("GET", "/info", api.info),
@@ -69,6 +75,8 @@ def routes(app: App) -> tuple[Route, ...]:
         ("POST", f"{one}/stop", api.stop),
         ("POST", f"{one}/restart", api.restart),
         ("POST", f"{one}/kill", api.kill),
+        ("POST", f"{one}/pause", api.pause),
+        ("POST", f"{one}/unpause", api.unpause),
         ("POST", f"{one}/wait", api.wait),
     )
 
@@ -138,28 +146,28 @@ class DockerApi:
         return Reply(body=found[:limit] if limit else found)
 
     async def inspect(self, _request: Request, match: re.Match[str]) -> Reply:
-        return Reply(body=self._details(self._status(match["id"])))
+        return Reply(body=self._details(self.status(match["id"])))
 
     async def start(self, _request: Request, match: re.Match[str]) -> Reply:
-        status = self._status(match["id"])
+        status = self.status(match["id"])
         if status.state in (*_LIVE, "starting"):
             raise Refused(304, "already started")
         await self._app.start_again([status.name])
         return Reply(204)
 
     async def stop(self, request: Request, match: re.Match[str]) -> Reply:
-        status = self._status(match["id"])
+        status = self.status(match["id"])
         if STATES[status.state] == "exited":
             raise Refused(304, "already stopped")
         await self._app.stop([status.name], request.number("t"))
         return Reply(204)
 
     async def restart(self, request: Request, match: re.Match[str]) -> Reply:
-        await self._app.restart([self._status(match["id"]).name], request.number("t"))
+        await self._app.restart([self.status(match["id"]).name], request.number("t"))
         return Reply(204)
 
     async def kill(self, request: Request, match: re.Match[str]) -> Reply:
-        status = self._status(match["id"])
+        status = self.status(match["id"])
         try:
             signum = signal_number(request.one("signal") or "KILL")
         except ValueError as error:
@@ -169,27 +177,37 @@ class DockerApi:
         await self._app.kill([status.name], signum)
         return Reply(204)
 
+    async def pause(self, _request: Request, match: re.Match[str]) -> Reply:
+        """409 when it does not run, or is paused already."""
+        await self._app.pause([self.status(match["id"]).name])
+        return Reply(204)
+
+    async def unpause(self, _request: Request, match: re.Match[str]) -> Reply:
+        """409 when it is not paused."""
+        await self._app.unpause([self.status(match["id"]).name])
+        return Reply(204)
+
     async def wait(self, request: Request, match: re.Match[str]) -> Stream:
         """`condition` not-running (default) or next-exit; one object when it has come true."""
-        name = self._status(match["id"]).name
+        name = self.status(match["id"]).name
         condition = request.one("condition") or "not-running"
         if condition not in ("not-running", "next-exit"):
             raise Refused(400, f"condition {condition[:40]!r} is not yet supported; use not-running or next-exit")
 
         async def produce(send: Send) -> None:
             history = self._app.history()
-            if condition == "next-exit" or STATES[self._status(name).state] != "exited":
+            if condition == "next-exit" or STATES[self.status(name).state] != "exited":
                 async for event in self._app.events(history[-1].seq if history else 0):
                     died = event.container == name and event.event == "died"
-                    if died if condition == "next-exit" else STATES[self._status(name).state] == "exited":
+                    if died if condition == "next-exit" else STATES[self.status(name).state] == "exited":
                         break
-            await send(line({"StatusCode": self._status(name).exit_code or 0, "Error": None}))
+            await send(line({"StatusCode": self.status(name).exit_code or 0, "Error": None}))
 
         return Stream(produce, "application/json")
 
     async def logs(self, request: Request, match: re.Match[str]) -> Stream:
         """`stdout`, `stderr`, `follow`, `since`, `until`, `timestamps`, `tail`: 8-byte header and a line each."""
-        name = self._status(match["id"]).name
+        name = self.status(match["id"]).name
         streams = tuple(stream for stream in ("stdout", "stderr") if request.flag(stream))
         if not streams:
             raise Refused(400, "you must choose at least one stream: stdout=1 or stderr=1")
@@ -232,7 +250,7 @@ class DockerApi:
 
         return Stream(produce, "application/json")
 
-    def _status(self, reference: str) -> Any:
+    def status(self, reference: str) -> Any:
         """The status of a container by id, id prefix, name, `/name` or `app/name`; raises `Refused` (404, 400)."""
         statuses = self._app.statuses()
         bare = reference.removeprefix("/").removeprefix(f"{self._app.name}/")
@@ -246,6 +264,10 @@ class DockerApi:
             if found:
                 return found[0]
         raise Refused(404, f"No such container: {reference[:200]}")
+
+    def identify(self, name: str) -> str:
+        """The id of the container of that name."""
+        return identity(self._seed, name)
 
     def _summary(self, status: Any) -> dict[str, Any]:
         spec = self._spec(status)
@@ -282,11 +304,12 @@ class DockerApi:
             "Path": command[0] if command else "",
             "Args": command[1:],
             "Image": status.image or "",
+            "ExecIDs": self._app.execs.of(status.name) or None,
             "RestartCount": status.restarts,
             "Platform": "linux",
             "State": {
                 "Status": state,
-                "Running": state == "running",
+                "Running": alive,
                 "Paused": state == "paused",
                 "Restarting": state == "restarting",
                 "OOMKilled": status.oom_killed and not alive,

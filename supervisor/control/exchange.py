@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import attrs
@@ -28,9 +28,11 @@ class Request:
     path: str
     query: Mapping[str, tuple[str, ...]]
     body: bytes = b""
+    upgrade: bool = False
+    """The client asks for a protocol of its own on this connection (RFC 9110, 7.8), as Docker's do for streams."""
 
     @classmethod
-    def of(cls, method: str, target: str, body: bytes = b"") -> "Request":
+    def of(cls, method: str, target: str, body: bytes = b"", *, upgrade: bool = False) -> "Request":
         """Make one from a request line's target; raises `Refused` (400) when it is no absolute path."""
         parts = urlsplit(target) if target.startswith("/") and not target.startswith("//") else None
         if parts is None:
@@ -40,7 +42,17 @@ class Request:
             query = parse_qs(parts.query, keep_blank_values=True, max_num_fields=4096)
         except ValueError as error:
             raise Refused(400, f"the query cannot be read: {error}") from error
-        return cls(method, path, {key: tuple(values) for key, values in query.items()}, body)
+        return cls(method, path, {key: tuple(values) for key, values in query.items()}, body, upgrade)
+
+    def document(self) -> dict[str, Any]:
+        """The body as a JSON object, `{}` for none; raises `Refused` (400)."""
+        try:
+            found: Any = json.loads(self.body) if self.body.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise Refused(400, f"the body is not JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise Refused(400, "the body is not a JSON object")
+        return cast("dict[str, Any]", found)
 
     def one(self, key: str) -> str | None:
         """The last value of a query key, None when it is absent or empty."""
@@ -93,7 +105,28 @@ class Stream:
     content_type: str = "application/x-ndjson"
 
 
-Handler = Callable[[Request, re.Match[str]], Awaitable[Reply | Stream]]
+class Wire(Protocol):
+    """A connection that became a plain byte stream both ways."""
+
+    async def receive(self) -> bytes:
+        """The next bytes; none when the client sends no more. Raises trio.BrokenResourceError when it is gone."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Send all; raises trio.BrokenResourceError when the client is gone."""
+        ...
+
+
+@attrs.frozen
+class Hijack:
+    """The connection itself as the reply: `converse` talks over it and ends by returning; then it is closed."""
+
+    converse: Callable[[Wire], Awaitable[None]]
+    content_type: str = "application/vnd.docker.raw-stream"
+
+
+Answer = Reply | Stream | Hijack
+Handler = Callable[[Request, re.Match[str]], Awaitable[Answer]]
 Route = tuple[str, str, Handler]
 
 

@@ -21,9 +21,11 @@ import trio
 
 from supervisor.actor import NotRunning
 from supervisor.app import App
-from supervisor.control import creche_api, docker_api
-from supervisor.control.exchange import Refused, Reply, Request, Route, Stream, find
+from supervisor.control import creche_api, creche_usage, docker_api
+from supervisor.control.exchange import Answer, Hijack, Refused, Reply, Request, Route, Stream, find
+from supervisor.execs import NoExec
 from supervisor.failures import AppError
+from supervisor.machine import OperationFailed
 
 HEAD_LIMIT = 16 << 10  # bytes of a request line and its headers
 BODY_LIMIT = 1 << 20  # bytes of a request's body
@@ -40,7 +42,7 @@ async def serve(app: App, path: Path, *, task_status: trio.TaskStatus[None] = tr
 
     A stale socket is replaced; raises OSError (EADDRINUSE) when somebody still listens on it.
     """
-    routes = (*docker_api.routes(app), *creche_api.routes(app))
+    routes = (*docker_api.routes(app), *creche_api.routes(app), *creche_usage.routes(app))
     with _listening(path) as listener:
         limit = trio.Semaphore(CONNECTIONS)
         task_status.started()
@@ -158,7 +160,9 @@ class Connection:
                     if len(body) > BODY_LIMIT:
                         raise Refused(413, f"the request's body is larger than {BODY_LIMIT} bytes")
                 elif isinstance(event, h11.EndOfMessage) and head is not None:
-                    return Request.of(head.method.decode("ascii"), head.target.decode("latin-1"), bytes(body))
+                    upgrade = any(name == b"upgrade" for name, _ in head.headers)
+                    target = head.target.decode("latin-1")
+                    return Request.of(head.method.decode("ascii"), target, bytes(body), upgrade=upgrade)
                 else:
                     return None
         raise Refused(408, f"the request did not arrive within {REQUEST_SECONDS:g} s")
@@ -177,6 +181,9 @@ class Connection:
         answer = await _answer(routes, request)
         if isinstance(answer, Stream):
             await self._send_stream(answer, body=request.method != "HEAD")
+            return False
+        if isinstance(answer, Hijack):
+            await self._hand_over(answer, request)
             return False
         await self._send_reply(answer, body=request.method != "HEAD")
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
@@ -226,6 +233,16 @@ class Connection:
                 patience.shield = True
                 await self._put(h11.EndOfMessage())
 
+    async def _hand_over(self, hijack: Hijack, request: Request) -> None:
+        """Let the connection be a byte stream, by Docker's 101, or its older 200 for a client that asks for nothing."""
+        kind = ("Content-Type", hijack.content_type)
+        if request.upgrade:
+            headers = [kind, ("Connection", "Upgrade"), ("Upgrade", "tcp")]
+            await self._put(h11.InformationalResponse(status_code=101, headers=headers, reason=b"UPGRADED"))
+        else:
+            await self._stream.send_all(f"HTTP/1.1 200 OK\r\n{': '.join(kind)}\r\n\r\n".encode())
+        await hijack.converse(_Taken(self._stream, self._http.trailing_data[0]))
+
     async def _send_chunk(self, data: bytes) -> None:
         for start in range(0, len(data), 64 << 10):
             await self._put(h11.Data(data=data[start : start + (64 << 10)]))
@@ -245,14 +262,33 @@ class Connection:
             self._torn = False
 
 
-async def _answer(routes: Sequence[Route], request: Request) -> Reply | Stream:
+class _Taken:
+    """exchange.Wire over the connection's socket; what came with the request is its first bytes."""
+
+    def __init__(self, stream: trio.SocketStream, early: bytes) -> None:
+        self._stream = stream
+        self._early = early
+
+    async def receive(self) -> bytes:
+        early, self._early = self._early, b""
+        return early or bytes(await self._stream.receive_some(64 << 10))
+
+    async def send(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+
+async def _answer(routes: Sequence[Route], request: Request) -> Answer:
     try:
         handler, match = find(routes, request)
         return await handler(request, match)
     except Refused as refusal:
         return _refusal(refusal)
+    except NoExec as error:
+        return _refusal(Refused(404, str(error)))
     except (AppError, NotRunning) as error:
         return _refusal(Refused(409, str(error)))
+    except OperationFailed as error:
+        return _refusal(Refused(500, str(error)))
     except Exception as error:  # noqa: BLE001 - one request's failure is that client's answer, not the app's end
         traceback.print_exc()
         sys.stderr.flush()

@@ -17,7 +17,7 @@ import trio.testing
 
 from supervisor.app import App
 from supervisor.app_file.spec import AppSpec, Container
-from supervisor.machine import Birth, Exit, Home, StartError, Survivor
+from supervisor.machine import Birth, Exit, Home, Member, OperationFailed, Process, StartError, Survivor, Usage
 from supervisor.status import Status
 
 T = TypeVar("T")
@@ -53,6 +53,80 @@ class Run:
     changed: trio.Event = attrs.field(factory=trio.Event)
 
 
+@attrs.frozen
+class Doing:
+    """What a process does that `exec` starts: it says this, echoes its input, and ends with a code after a while."""
+
+    says: tuple[tuple[int, bytes], ...] = ()
+    echoes: bool = False
+    """It ends when its input ends."""
+    lasts: float = 0.0
+    code: int = 0
+
+
+class ScriptedSession:
+    """A session over memory channels; what it was told is in `told`."""
+
+    def __init__(self, doing: Doing, process: Process, pid: int) -> None:
+        self.pid = pid
+        self.streams: tuple[int, ...] = (1,) if process.terminal else (1, 2)
+        self.doing = doing
+        self.told: list[Any] = []
+        self.taken = b""
+        self.closed = False
+        self.end: Exit | None = None
+        self._over = trio.Event()
+        self._pieces = {stream: trio.open_memory_channel[bytes](1) for stream in self.streams}
+
+    async def live(self) -> None:
+        for stream, data in self.doing.says:
+            await self._pieces[stream][0].send(data)
+        if not self.doing.echoes:
+            await trio.sleep(self.doing.lasts)
+            self.finish(Exit(self.doing.code, None))
+
+    def finish(self, end: Exit) -> None:
+        if self.end is None:
+            self.end = end
+            self._over.set()
+            for sending, _ in self._pieces.values():
+                sending.close()
+
+    async def receive(self, stream: int) -> bytes:
+        try:
+            return await self._pieces[stream][1].receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            return b""
+
+    async def send(self, data: bytes) -> None:
+        if self.end is not None:
+            raise trio.BrokenResourceError
+        self.taken += data
+        if self.doing.echoes:
+            await self._pieces[1][0].send(data)
+
+    def end_input(self) -> None:
+        self.told.append("end")
+        if self.doing.echoes:
+            self.finish(Exit(self.doing.code, None))
+
+    def resize(self, rows: int, columns: int) -> None:
+        self.told.append((rows, columns))
+
+    async def signal(self, signum: int) -> None:
+        self.finish(Exit(128 + signum, signum))
+
+    async def wait(self) -> Exit:
+        await self._over.wait()
+        assert self.end is not None
+        return self.end
+
+    def close(self) -> None:
+        self.closed = True
+        for _, receiving in self._pieces.values():
+            receiving.close()
+
+
 class Scripted:
     """The fake machine. `calls` is everything that was asked: (time, verb, name, more)."""
 
@@ -62,6 +136,10 @@ class Scripted:
         self.runs: dict[str, dict[int, Run]] = defaultdict(dict)
         self.homes: dict[str, Container] = {}
         self.published: set[str] = set()
+        self.frozen: set[str] = set()
+        self.programs: dict[str, Doing | StartError] = {}
+        self.sessions: list[ScriptedSession] = []
+        self._nursery: trio.Nursery | None = None
         self.established = False
         self.serving = False
         self.broken: dict[str, Exception] = {}
@@ -98,9 +176,10 @@ class Scripted:
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self._do("serve", "")
         self.serving = True
-        task_status.started()
         try:
-            await trio.sleep_forever()
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
         finally:
             self.serving = False
 
@@ -117,7 +196,9 @@ class Scripted:
     async def survivors(self) -> dict[str, Survivor]:
         await self._do("survivors", "")
         return {
-            name: Survivor(run.number, run.pid, f"{name}/run-{run.number}", "mapped", run.started is not None)
+            name: Survivor(
+                run.number, run.pid, f"{name}/run-{run.number}", "mapped", run.started is not None, name in self.frozen
+            )
             for name in self.runs
             for run in self._alive(name)
         }
@@ -158,7 +239,7 @@ class Scripted:
     async def signal(self, name: str, signum: int) -> None:
         await self._do("signal", name, signum)
         for run in self._alive(name):
-            if run.started is not None and signum not in run.life.ignores:
+            if run.started is not None and signum not in run.life.ignores and name not in self.frozen:
                 run.life = attrs.evolve(run.life, signal=signum, code=128 + signum)
                 run.ends_at = min(run.ends_at, trio.current_time() + run.life.dies_after)
                 self._wake(run)
@@ -181,6 +262,39 @@ class Scripted:
                 code = life.code if life.signal is None else 128 + life.signal
                 self._end(known, Exit(code, life.signal, life.oom, life.last_lines))
         return known.end
+
+    async def exec(self, name: str, process: Process) -> ScriptedSession:
+        await self._do("exec", name, process)
+        assert name not in self.frozen, f"{name} is frozen"
+        doing = self.programs.get(process.arguments[0], Doing())
+        if isinstance(doing, StartError):
+            raise doing
+        self._pids += 1
+        session = ScriptedSession(doing, process, self._pids)
+        self.sessions.append(session)
+        assert self._nursery is not None
+        self._nursery.start_soon(session.live)
+        return session
+
+    async def freeze(self, name: str) -> None:
+        await self._do("freeze", name)
+        self.frozen.add(name)
+
+    async def thaw(self, name: str) -> None:
+        await self._do("thaw", name)
+        self.frozen.discard(name)
+
+    async def update(self, name: str, resources: Mapping[str, Any]) -> list[str]:
+        await self._do("update", name, resources)
+        return []
+
+    async def usage(self, name: str) -> Usage:
+        await self._do("usage", name)
+        raise OperationFailed("the scripted machine measures nothing")
+
+    async def processes(self, name: str) -> list[Member]:
+        await self._do("processes", name)
+        return [Member(run.pid, 1, 0, 0, "S", 0.0, 0.0, 0, 0, name, name) for run in self._alive(name)]
 
     async def discard(self, name: str) -> None:
         await self._do("discard", name)
@@ -226,6 +340,9 @@ class Scripted:
 
     def _end(self, run: Run, end: Exit) -> None:
         run.end = end
+        for name, runs in self.runs.items():
+            if run in runs.values():
+                self.frozen.discard(name)
         self._wake(run)
 
     def _wake(self, run: Run) -> None:

@@ -71,7 +71,7 @@ def test_hidden_commands_are_not_listed(creche):
     assert "supervise" not in creche("--help").out
 
 
-@pytest.mark.parametrize(("name", "words"), [("pss", "did you mean 'ps'"), ("exec", "No such command 'exec'")])
+@pytest.mark.parametrize(("name", "words"), [("pss", "did you mean 'ps'"), ("commit", "No such command 'commit'")])
 def test_a_command_that_does_not_exist(creche, name, words):
     result = creche(name)
     assert (result.code, result.out) == (2, "")

@@ -21,8 +21,17 @@ from runtime import syscalls
 from runtime.launch import init
 from runtime.launch.failures import CANNOT_START, INTERNAL, StartFailure, failure, failure_from
 from runtime.launch.helper import loopback_up
-from runtime.launch.program import Program, become, enter_directory, environment_of, find_program
+from runtime.launch.program import (
+    Program,
+    become,
+    enter_directory,
+    environment_of,
+    execution_of,
+    find_program,
+    not_executed,
+)
 from runtime.namespaces import KINDS, Entered, flags
+from runtime.syscalls import Execution
 from runtime.world import Operation, World
 
 __all__ = [
@@ -36,7 +45,9 @@ __all__ = [
     "Entry",
     "Program",
     "StartFailure",
+    "can_run_at_once",
     "deliver",
+    "deliver_running",
     "enter",
     "failure",
     "failure_from",
@@ -117,6 +128,50 @@ def deliver(birth: Birth, ends: Ends | None = None) -> Child:
     return _clone(birth, ends)
 
 
+def can_run_at_once(birth: Birth) -> bool:
+    """Return whether `deliver_running` can make it: one process to the end, that waits for nobody before its exec.
+
+    Who shares memory may not move its clocks, may not become an init of ours, and loads its filter last: a filter that
+    kills would kill it on its parent's memory.
+    """
+    kinds = [type(step).__name__ for step in birth.enter]
+    return (
+        syscalls.CAN_SHARE_UNTIL_EXEC
+        and not birth.program.own_init
+        and not any(kind.endswith("Hooks") for kind in kinds)
+        and not any(kind == "time" for kind, _ in birth.namespaces.joined)
+        and ("Seccomp" not in kinds or kinds[-1] == "Seccomp")
+    )
+
+
+def deliver_running(birth: Birth) -> Child:
+    """Clone the middle and through it pid 1, and return when it executes its program; raise StartFailure.
+
+    pid 1 stays on this process's memory until then, and this process stands still: neither copies a page. The child's
+    `go` and `report` are -1.
+    """
+    _check_alone()
+    middle = _Middle(birth, None)
+    kept = dict(birth.world.descriptors)  # what the child opens is open in the child alone
+    try:
+        ended = syscalls.clone_shared(middle.run)
+    except OSError as error:
+        raise _not_cloned(error) from error
+    finally:
+        _stay_closed()
+        birth.world.descriptors = kept
+    pid = middle.told.pid
+    if pid and not ended:  # pid 1 goes on on this very memory: two on one heap
+        os.write(2, b"creche: the process between was killed on this process's memory while pid 1 is on it: ending\n")
+        os._exit(INTERNAL)
+    if not pid:
+        raise middle.failure or _killed("the process between was killed")
+    if middle.failure is not None or not middle.whole:
+        os.waitid(os.P_PID, pid, os.WEXITED | _WALL)
+        raise middle.failure or failure_from(b"")
+    return _child(pid, -1, -1)
+
+
 def enter(entry: Entry, ends: Ends | None = None) -> Child:
     """Clone one more process into a running container, through a middle as `deliver` does, and as this raises."""
     return _clone(entry, ends)
@@ -126,26 +181,16 @@ def _clone(subject: Birth | Entry, given: Ends | None) -> Child:
     ends = _pipes() if given is None else given
     middle = _Middle(subject, ends)
     try:
-        if len(os.listdir("/proc/self/task")) != 1:
-            raise StartFailure("clone", None, "the launcher has more than one thread", None, None, CANNOT_START)
+        _check_alone()
         try:
             syscalls.clone_shared(middle.run)
         except OSError as error:
-            advice = _clone_advice(error.errno)
-            raise StartFailure("clone", error.errno, error.strerror or "", None, advice, CANNOT_START) from error
+            raise _not_cloned(error) from error
         finally:
             _stay_closed()  # the middle's setns changed what it shares with this process
-        pid = middle.told.pid
-        if not pid:  # pid 0 below would mean the launcher's own group
-            killed = StartFailure("clone", None, "the process between was killed", None, None, CANNOT_START)
-            raise middle.failure or killed
-        # Nobody but this process can reap the child, and it has not: the pid is nobody else's.
-        try:
-            return Child(pid, syscalls.pidfd_open(pid), ends.go, ends.report)
-        except OSError as error:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise StartFailure("open the pidfd", error.errno, error.strerror or "", None, None, CANNOT_START) from error
+        if not middle.told.pid:  # pid 0 below would mean the launcher's own group
+            raise middle.failure or _killed("the process between was killed")
+        return _child(middle.told.pid, ends.go, ends.report)
     except BaseException:
         if given is None:
             os.close(ends.go)
@@ -154,6 +199,33 @@ def _clone(subject: Birth | Entry, given: Ends | None) -> Child:
     finally:
         os.close(ends.go_read)
         os.close(ends.report_write)
+
+
+_WALL = 0x40000000  # __WALL in wait(2): pid 1 signals nobody at its end
+
+
+def _check_alone() -> None:
+    if len(os.listdir("/proc/self/task")) != 1:
+        raise StartFailure("clone", None, "the launcher has more than one thread", None, None, CANNOT_START)
+
+
+def _not_cloned(error: OSError) -> StartFailure:
+    advice = _clone_advice(error.errno)
+    return StartFailure("clone", error.errno, error.strerror or "", None, advice, CANNOT_START)
+
+
+def _killed(message: str) -> StartFailure:
+    return StartFailure("clone", None, message, None, None, CANNOT_START)
+
+
+def _child(pid: int, go: int, report: int) -> Child:
+    """Nobody but this process can reap the child, and it has not: the pid is nobody else's."""
+    try:
+        return Child(pid, syscalls.pidfd_open(pid), go, report)
+    except OSError as error:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, _WALL)
+        raise StartFailure("open the pidfd", error.errno, error.strerror or "", None, None, CANNOT_START) from error
 
 
 def _pipes() -> Ends:
@@ -203,10 +275,12 @@ class _Middle:
     killed once it has cloned leaves no child that nobody knows.
     """
 
-    def __init__(self, subject: Birth | Entry, ends: Ends) -> None:
+    def __init__(self, subject: Birth | Entry, ends: Ends | None) -> None:
         self.subject = subject
-        self.ends = ends
+        self.ends = ends  # None: the child executes at once, on this memory
         self.told = syscalls.Told()
+        self.whole = False  # whether that child came to its exec
+        self.path = ""
         self.failure: StartFailure | None = None
 
     def run(self) -> None:
@@ -219,7 +293,11 @@ class _Middle:
             new = _join(subject.namespaces) if isinstance(subject, Birth) else _join_through(subject)
             step = "clone pid 1" if isinstance(subject, Birth) else "clone the process"
             clone = syscalls.CLONE_PARENT | syscalls.CLONE_CLEAR_SIGHAND | new
-            if syscalls.clone3(clone, cgroup=subject.cgroup, told=self.told) == 0:
+            if self.ends is None:
+                _, self.whole = syscalls.clone_and_exec(
+                    clone, self.enter, self.fail, cgroup=subject.cgroup, told=self.told
+                )
+            elif syscalls.clone3(clone, cgroup=subject.cgroup, told=self.told) == 0:
                 _first(subject, self.ends.go_read, self.ends.report_write)
         except OSError as error:
             advice = _clone_advice(error.errno)
@@ -229,6 +307,34 @@ class _Middle:
             self.failure = StartFailure(step, error.errno, error.strerror or "", path, advice, CANNOT_START)
         except BaseException as error:  # noqa: BLE001 -- the last frame of a clone: there is no caller to raise to
             self.failure = StartFailure(step, None, repr(error), None, None, INTERNAL)
+
+    def enter(self) -> Execution | int:
+        """In pid 1, on shared memory: everything but the exec."""
+        subject = self.subject
+        world, program = subject.world, subject.program
+        try:
+            _begin(subject)
+            filters = [step for step in subject.enter if type(step).__name__ == "Seccomp"]
+            for step in subject.enter:
+                if type(step).__name__ in _LAST and step not in filters:
+                    _execute(step, world)
+            _stay_closed()
+            enter_directory(program.directory)
+            self.path = find_program(program)
+            execution = execution_of(program, self.path, world)
+            for step in filters:
+                _execute(step, world)
+            return execution
+        except StartFailure as error:
+            self.failure = error
+        except BaseException as error:  # noqa: BLE001 -- the last frame of a clone: there is no caller to raise to
+            self.failure = StartFailure("start", None, repr(error), None, None, INTERNAL)
+        return self.failure.fields["exit_code"]
+
+    def fail(self, number: int) -> int:
+        """In pid 1, on shared memory: execve failed."""
+        self.failure = not_executed(self.subject.program, self.path, OSError(number, os.strerror(number)))
+        return self.failure.fields["exit_code"]
 
 
 def _join(namespaces: Entered) -> int:
@@ -304,32 +410,40 @@ def _close_others(subject: Birth | Entry, *pipes: int) -> None:
         raise StartFailure("keep descriptors", None, message, None, "open them before the runtime starts", CANNOT_START)
 
 
+def _begin(subject: Birth | Entry, *pipes: int) -> None:
+    """Do what a child does while it is root in its namespaces: all of its root, its streams, its session."""
+    world, program = subject.world, subject.program
+    _default_signals()
+    _close_others(subject, *pipes)
+    os.setsid()
+    if program.soft_files is not None:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(program.soft_files, hard), hard))
+    _become_root()
+    if isinstance(subject, Entry):
+        _stay_closed()  # others are in this pid namespace already, and may be the same user
+        _arrive(subject)
+    else:
+        _settle(subject.namespaces)
+    os.umask(0)
+    for step in subject.enter:
+        if not _is_last(step):
+            _execute(step, world)
+    _standard_streams(world, program.keep)
+    with contextlib.suppress(OSError):  # no keyrings in this kernel, or none left: then there is nothing to share
+        syscalls.join_session_keyring()
+    os.umask(program.umask)
+    if world.terminal and not program.own_init:
+        _control(world)
+
+
 def _first(subject: Birth | Entry, go: int, report: int) -> NoReturn:
     """Be the child: make the root or stand in it, become the user, wait for the word, exec."""
     world, program = subject.world, subject.program
     world.go, world.report = go, report
     code = INTERNAL
     try:
-        _default_signals()
-        _close_others(subject, go, report)
-        os.setsid()
-        if program.soft_files is not None:
-            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(program.soft_files, hard), hard))
-        _become_root()
-        if isinstance(subject, Entry):
-            _stay_closed()  # others are in this pid namespace already, and may be the same user
-            _arrive(subject)
-        else:
-            _settle(subject.namespaces)
-        os.umask(0)
-        for step in subject.enter:
-            if not _is_last(step):
-                _execute(step, world)
-        _standard_streams(world, program.keep)
-        with contextlib.suppress(OSError):  # no keyrings in this kernel, or none left: then there is nothing to share
-            syscalls.join_session_keyring()
-        os.umask(program.umask)
+        _begin(subject, go, report)
         if program.own_init:
             # From here on a signal waits for `serve`; pid 1 would not get it, and its program would never hear of it.
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -338,8 +452,8 @@ def _first(subject: Birth | Entry, go: int, report: int) -> NoReturn:
                 _be_init(subject.enter, world, child)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.setsid()
-        if world.terminal:
-            _control(world)
+            if world.terminal:
+                _control(world)
         for step in subject.enter:
             if type(step).__name__ in _LAST:
                 _execute(step, world)

@@ -1,5 +1,9 @@
 """What the launcher holds of one container: its namespaces, cgroup and pipes for life, and its current run."""
 
+import contextlib
+import os
+import signal
+import sys
 from typing import Any
 
 from runtime.cgroups.group import Group, Leaf
@@ -7,12 +11,15 @@ from runtime.launch import birth, helper
 from runtime.launch.connection import Reply
 from runtime.launch.messages import Message
 
+_THAWING = 1.0  # seconds; the launcher waits for it
+
 
 class Run:
     """One life of a container's processes."""
 
-    def __init__(self, number: int, child: birth.Child, leaf: Leaf, creator: Reply) -> None:
+    def __init__(self, number: int, child: birth.Child, leaf: Leaf, creator: Reply, *, at_once: bool) -> None:
         self.number = number
+        self.at_once = at_once  # it was asked to run, not to wait before its exec
         self.child = child
         self.leaf = leaf
         self.creator: Reply | None = creator
@@ -20,6 +27,20 @@ class Run:
         self.said = b""
         self.phase = "creating"  # creating → created → starting → running → exited
         self.exit: dict[str, Any] | None = None
+
+    def about(self) -> Message:
+        """Return what an answer says of it."""
+        return {"pid": self.child.pid, "cgroup": self.leaf.path}
+
+    def go(self, starter: Reply) -> None:
+        """Let it exec; `starter` is to be answered when the program runs."""
+        self.phase, self.starter = "starting", starter
+        with contextlib.suppress(BrokenPipeError):  # it died waiting: the end of its report says so
+            os.write(self.child.go, b"1")
+
+    def runs(self) -> None:
+        """Its program executes."""
+        self.phase, self.creator, self.starter = "running", None, None
 
 
 class Held:
@@ -35,6 +56,25 @@ class Held:
         self.log = log
         self.run: Run | None = None
         self.warnings: list[str] = []
+
+    def kill(self) -> None:
+        """SIGKILL pid 1 of the current run, and with it all of its pid namespace; a dead one needs none."""
+        run = self.living()
+        if run is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(run.child.pidfd, signal.SIGKILL)
+            self.thaw()
+
+    def thaw(self) -> None:
+        """Let a paused container go on, whoever paused it: frozen by v1 it would not die, nor would its next run live."""
+        run = self.run
+        try:
+            if run is not None and run.leaf.frozen():
+                self.group.thaw(_THAWING)
+                if run.leaf.frozen():
+                    run.leaf.thaw(_THAWING)
+        except OSError as error:  # somebody removed the cgroup: no reason to take the other containers' parent away
+            print(f"creche: {self.name} cannot be thawed: {error}", file=sys.stderr)
 
     def living(self) -> Run | None:
         """Return the current run while its pid 1 lives."""

@@ -23,6 +23,7 @@ from runtime.cgroups.group import Group, Leaf, remove_tree
 from runtime.cgroups.hierarchy import find
 from runtime.launch import birth, helper, inits
 from runtime.launch.connection import Connection, Reply
+from runtime.launch.execs import Execs
 from runtime.launch.holding import Held, Run
 from runtime.launch.log_keeper import LogKeeper
 from runtime.launch.messages import VERSION, Message, Packet, ProtocolError, content, receive
@@ -30,7 +31,8 @@ from runtime.mounts import unmappable
 from runtime.operations import unpack
 from runtime.world import World
 
-_LONGEST_WORD = 2000  # characters of a string in a refusal, which may quote what was asked
+_TURN = 64  # requests of one client in a row: then the others, and the dead, have their turn
+_MOST_FLUSHES = 4096  # that may wait for the logger at once
 _REMOVAL_PAUSE = 0.01  # seconds between two tries to remove a cgroup whose last process is still leaving
 
 
@@ -46,6 +48,7 @@ class Launcher:
         self.held: dict[str, Held] = {}
         self.ports: dict[str, int] = {}
         self.connections: dict[int, Connection] = {}
+        self.unread: set[Connection] = set()  # who said more than one turn's worth
         self.pidfds: dict[int, Held] = {}
         self.reports: dict[int, Held] = {}
         self.flushes: dict[str, list[Reply]] = {}
@@ -57,6 +60,7 @@ class Launcher:
         self.epoll.register(listener, select.EPOLLIN)
         self._welcome(controller)
         self.logs = LogKeeper(self.epoll)
+        self.execs = Execs(self.epoll)
 
     def run(self) -> None:
         """Serve until there is nothing left to hold."""
@@ -72,14 +76,20 @@ class Launcher:
                     self._reap(self.pidfds[descriptor])
                 elif descriptor in self.reports:
                     self._hear(self.reports[descriptor])
+                elif descriptor in self.execs:
+                    self.execs.serve(descriptor)
                 elif descriptor == self.logs.fileno():
                     self._hear_logger()
+            for connection in tuple(self.unread):
+                self._serve(connection, select.EPOLLIN)
             if self.logs.due is not None and self.logs.due <= time.monotonic() and not self.ending:
                 self._start_logger()
             self.leaves = [leaf for leaf in self.leaves if not leaf.remove()]
 
     def _patience(self) -> float:
         """Return how many seconds to wait at most; -1 for ever."""
+        if self.unread:
+            return 0
         if self.leaves:
             return _REMOVAL_PAUSE
         return -1 if self.logs.due is None else max(0.0, self.logs.due - time.monotonic())
@@ -107,7 +117,10 @@ class Launcher:
 
     def _serve(self, connection: Connection, events: int) -> None:
         connection.flush()
-        while events & (select.EPOLLIN | select.EPOLLHUP):
+        if not events & (select.EPOLLIN | select.EPOLLHUP):
+            return
+        self.unread.discard(connection)
+        for _ in range(_TURN):
             try:
                 packet = receive(connection.channel)
             except BlockingIOError:
@@ -118,8 +131,12 @@ class Launcher:
                 self._part(connection)
                 return
             self._answer(connection, packet)
+            if self.ending:
+                return
+        self.unread.add(connection)
 
     def _part(self, connection: Connection) -> None:
+        self.unread.discard(connection)
         self.epoll.unregister(connection.channel)
         del self.connections[connection.channel.fileno()]
         connection.close()
@@ -130,33 +147,22 @@ class Launcher:
     def _answer(self, connection: Connection, packet: Packet) -> None:
         message = packet.message
         number = message.get("id")
-        reply: Reply = (connection, number if isinstance(number, int) else 0)
+        reply = Reply(connection, number if isinstance(number, int) else 0)
         try:
-            handler = getattr(self, f"do_{message.get('op')}", None)
+            handler = getattr(self, f"do_{message.get('op')}".replace("-", "_"), None)
             if handler is None:
                 raise ProtocolError(f"the launcher knows no {message.get('op')!r}; it is of protocol {VERSION}")
             handler(reply, message, packet.descriptors)
         except birth.StartFailure as error:
-            self._refuse(reply, error.fields)
+            reply.refuse(error.fields)
         except OSError as error:
             advice: str | None = getattr(error, "advice", None)
-            self._refuse(
-                reply,
-                _fields(str(message.get("op")), error.errno, error.strerror or str(error), error.filename, advice),
-            )
+            said = error.strerror or str(error)
+            reply.refuse(_fields(str(message.get("op")), error.errno, said, error.filename, advice))
         except Exception as error:  # noqa: BLE001 -- a defect in one request must not take every container's parent away
-            self._refuse(reply, _fields(str(message.get("op")), None, repr(error), None, None))
+            reply.refuse(_fields(str(message.get("op")), None, repr(error), None, None))
         finally:
             packet.close()
-
-    def _ok(self, reply: Reply, fields: Message | None = None, descriptors: tuple[int, ...] = ()) -> None:
-        connection, number = reply
-        connection.send({"id": number, "ok": fields or {}}, descriptors)
-
-    def _refuse(self, reply: Reply, fields: Message) -> None:
-        connection, number = reply
-        cut = {key: value[:_LONGEST_WORD] if isinstance(value, str) else value for key, value in fields.items()}
-        connection.send({"id": number, "error": cut})
 
     def _tell(self, event: Message) -> None:
         for connection in self.connections.values():
@@ -172,10 +178,10 @@ class Launcher:
         if message.get("control"):
             for connection in self.connections.values():
                 connection.control = False
-            reply[0].control = True
+            reply.connection.control = True
             self.embedded = bool(message.get("embedded"))
         held = {name: each.snapshot() for name, each in self.held.items()}
-        self._ok(reply, {"pid": os.getpid(), "held": held, "ports": list(self.ports), "init": self.init_path})
+        reply.ok({"pid": os.getpid(), "held": held, "ports": list(self.ports), "init": self.init_path})
 
     def do_hold(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
         """Make what a container has for life, or find it; hand out its network namespace and a socket inside."""
@@ -188,7 +194,7 @@ class Launcher:
             self.held[name] = held
         try:
             mapped = held.namespaces.user is not None
-            self._ok(reply, {"warnings": held.warnings, "mapped": mapped}, (held.namespaces.net, inner))
+            reply.ok({"warnings": held.warnings, "mapped": mapped}, (held.namespaces.net, inner))
         finally:
             os.close(inner)
 
@@ -233,6 +239,13 @@ class Launcher:
 
     def do_create(self, reply: Reply, message: Message, descriptors: tuple[int, ...]) -> None:
         """Bring a pid 1 to the point before exec; answered when it is there (or failed)."""
+        self._create(reply, message, descriptors, at_once=False)
+
+    def do_run(self, reply: Reply, message: Message, descriptors: tuple[int, ...]) -> None:
+        """Create and start in one; answered when the program runs (or could not)."""
+        self._create(reply, message, descriptors, at_once=True)
+
+    def _create(self, reply: Reply, message: Message, descriptors: tuple[int, ...], *, at_once: bool) -> None:
         held = self.held[message["name"]]
         if held.run is not None and held.run.phase != "exited":
             raise ProtocolError(f"run {held.run.number} of {held.name} is still {held.run.phase}")
@@ -249,16 +262,16 @@ class Launcher:
                 world.keep("seccomp", os.dup(descriptors[1]))
             entry = leaf.open()
             try:
-                child = birth.deliver(
-                    birth.Birth(
-                        tuple(map(unpack, plan["enter"])),
-                        self._program(plan["program"]),
-                        world,
-                        held.namespaces.entered(),
-                        entry.unified,
-                        entry.tasks,
-                    )
+                made = birth.Birth(
+                    tuple(map(unpack, plan["enter"])),
+                    self._program(plan["program"]),
+                    world,
+                    held.namespaces.entered(),
+                    entry.unified,
+                    entry.tasks,
                 )
+                running = at_once and birth.can_run_at_once(made)
+                child = birth.deliver_running(made) if running else birth.deliver(made)
             finally:
                 entry.close()
         except BaseException:
@@ -266,11 +279,15 @@ class Launcher:
             raise
         finally:
             world.close()
-        held.run = Run(message["run"], child, leaf, reply)
+        held.run = Run(message["run"], child, leaf, reply, at_once=at_once)
         self.pidfds[child.pidfd] = held
-        self.reports[child.report] = held
         self.epoll.register(child.pidfd, select.EPOLLIN)
-        self.epoll.register(child.report, select.EPOLLIN)
+        if running:
+            held.run.runs()
+            reply.ok(held.run.about())
+        else:
+            self.reports[child.report] = held
+            self.epoll.register(child.report, select.EPOLLIN)
 
     def _program(self, program: Message) -> birth.Program:
         with_init: bool = program["init"]
@@ -281,10 +298,7 @@ class Launcher:
         run = self._run(message)
         if run.phase != "created":
             raise ProtocolError(f"run {run.number} of {message['name']} is {run.phase}, not created")
-        run.phase = "starting"
-        run.starter = reply
-        with contextlib.suppress(BrokenPipeError):  # it died waiting: the end of its report says so
-            os.write(run.child.go, b"1")
+        run.go(reply)
 
     def do_signal(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
         """Send a signal to pid 1; a run that is dead needs none."""
@@ -292,22 +306,33 @@ class Launcher:
         if run.phase != "exited":
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(run.child.pidfd, message["signal"])
-        self._ok(reply)
+            if message["signal"] == signal.SIGKILL:
+                self.held[message["name"]].thaw()
+        reply.ok()
 
     def do_kill(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
         """SIGKILL pid 1, and with it all of its pid namespace; its leaf is emptied when it is reaped."""
-        run = self._run(message)
-        if run.phase != "exited":
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(run.child.pidfd, signal.SIGKILL)
-        self._ok(reply)
+        self._run(message)
+        self.held[message["name"]].kill()
+        reply.ok()
+
+    def do_exec(self, reply: Reply, message: Message, descriptors: tuple[int, ...]) -> None:
+        """Run one more process in a container; answered when its program runs, its end is told as `exec-exited`."""
+        self.execs.start(reply, self.held[message["name"]], message, descriptors)
+
+    def do_exec_signal(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
+        """Send a signal to an exec; one that is dead needs none."""
+        self.execs.signal(message)
+        reply.ok()
 
     def do_flush(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
         """Answer when everything that a container has written by now is on disk."""
         name: str = message["name"]
         if name not in self.held:
-            self._ok(reply)
+            reply.ok()
             return
+        if sum(map(len, self.flushes.values())) >= _MOST_FLUSHES:
+            raise OSError(errno.EBUSY, f"{_MOST_FLUSHES} flushes wait for the logger already")
         self.flushes.setdefault(name, []).append(reply)
         self.logs.flush(name)
 
@@ -315,13 +340,13 @@ class Launcher:
         """Let go of a container: what runs of it is killed, its log drained; then its namespaces and cgroup end."""
         held = self.held.get(message["name"])
         if held is None:
-            self._ok(reply)
+            reply.ok()
             return
         if held.name in self.forgets:
             raise ProtocolError(f"{held.name} is being forgotten already")
         self.forgets[held.name] = reply
-        if (run := held.living()) is not None:
-            signal.pidfd_send_signal(run.child.pidfd, signal.SIGKILL)  # `_reap` goes on
+        if held.living() is not None:
+            held.kill()  # `_reap` goes on
         else:
             self.logs.remove(held.name)
 
@@ -331,19 +356,19 @@ class Launcher:
             if key in self.ports:
                 os.close(self.ports[key])
             self.ports[key] = os.dup(descriptor)
-        self._ok(reply)
+        reply.ok()
 
     def do_release(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
         """Let go of reserved ports."""
         for key in message["ports"]:
             if key in self.ports:
                 os.close(self.ports.pop(key))
-        self._ok(reply)
+        reply.ok()
 
     def do_end(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
         """Kill what runs, remove every cgroup and end."""
         self._end()
-        self._ok(reply)
+        reply.ok()
 
     def _run(self, message: Message) -> Run:
         held = self.held.get(message["name"])
@@ -364,17 +389,18 @@ class Launcher:
         run.said += said
         if run.phase == "creating" and run.said.startswith(birth.CREATED):
             run.phase, run.said = "created", run.said.removeprefix(birth.CREATED)
-            if run.creator:
-                self._ok(run.creator, {"pid": run.child.pid, "cgroup": run.leaf.path})
-                run.creator = None
+            if run.at_once and run.creator:
+                run.go(run.creator)
+            elif run.creator:
+                run.creator.ok(run.about())
+            run.creator = None
         if said:
             return
         self._close_report(run)
         if run.phase == "starting" and not run.said:
-            run.phase = "running"
             if run.starter:
-                self._ok(run.starter)
-                run.starter = None
+                run.starter.ok(run.about())
+            run.runs()
         # Else it failed: `_reap` says so when it is gone, so that whoever hears of it may try again at once.
 
     def _close_report(self, run: Run) -> None:
@@ -395,7 +421,8 @@ class Launcher:
         del self.pidfds[pidfd]
         self.epoll.unregister(pidfd)
         os.close(pidfd)
-        os.close(run.child.go)
+        if run.child.go >= 0:
+            os.close(run.child.go)
         killed = ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
         run.phase = "exited"
         run.exit = {
@@ -405,8 +432,10 @@ class Launcher:
         }
         waiting = run.creator or run.starter
         if waiting:
-            self._refuse(waiting, birth.failure_from(run.said).fields)
+            waiting.refuse(birth.failure_from(run.said).fields)
         self._tell({"event": "exited", "name": held.name, "run": run.number, **run.exit})
+        if run.exit["signal"] == signal.SIGKILL:
+            held.thaw()  # on v2 the dead may have been paused, and its next run would be born so
         self.leaves.append(run.leaf)
         if held.name in self.forgets:
             self.logs.remove(held.name)
@@ -417,12 +446,10 @@ class Launcher:
         self.reports.clear()  # what epoll still has to say about them is over
         self.pidfds.clear()
         for held in self.held.values():
-            run = held.run
-            if run is not None and run.phase != "exited":
-                signal.pidfd_send_signal(run.child.pidfd, signal.SIGKILL)
+            held.kill()
+        self.execs.end()  # the kernel keeps a pid 1 until all others of its pid namespace are reaped
         for held in self.held.values():
-            run = held.run
-            if run is not None and run.phase != "exited":
+            if (run := held.living()) is not None:
                 os.waitid(os.P_PIDFD, run.child.pidfd, os.WEXITED)
         self.logs.end()
         for held in self.held.values():
@@ -434,12 +461,12 @@ class Launcher:
         for said in self.logs.hear():
             if "flushed" in said:
                 for reply in self.flushes.pop(said["flushed"], ()):
-                    self._ok(reply)
+                    reply.ok()
             elif "removed" in said:
                 self._forget(said["removed"])
             elif "error" in said and said.get("name") in self.flushes:
                 for reply in self.flushes.pop(said["name"]):
-                    self._ok(reply, {"incomplete": said["error"]})
+                    reply.ok({"incomplete": said["error"]})
             elif "error" in said and said.get("name") in self.forgets:  # it never had its log: nothing is to be drained
                 self._forget(said["name"])
             elif "added" not in said:
@@ -460,8 +487,8 @@ class Launcher:
         remove_tree(self.layout, held.group.path)
         self.leaves = [leaf for leaf in self.leaves if not leaf.path.startswith(f"{held.group.path}/")]
         for waiting in self.flushes.pop(name, ()):
-            self._ok(waiting)
-        self._ok(reply)
+            waiting.ok()
+        reply.ok()
 
 
 def _close(descriptors: list[int] | tuple[int | None, ...]) -> None:

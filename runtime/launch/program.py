@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from runtime.launch.failures import CANNOT_START, NOT_EXECUTABLE, NOT_FOUND, StartFailure
+from runtime.syscalls import Execution
 from runtime.world import World
 
 OPEN_FILES = 1024
@@ -119,14 +120,30 @@ def become(program: Program, path: str, arguments: list[str], environment: dict[
     """Execute the program, through its init where it has one; raise StartFailure with 127 or 126 where that fails."""
     try:
         if program.init is not None:
-            os.execve(program.init, ["init", "--", path, *arguments[1:]], environment)
+            os.execve(program.init, [*_INIT, path, *arguments[1:]], environment)
         os.execve(path, arguments, environment)
     except OSError as error:
-        what = f"exec {program.arguments[0]!r}"
-        if error.errno == errno.ENOENT:
-            message, code = f"the loader that {path} asks for does not exist", NOT_FOUND
-        elif error.errno == errno.ENOEXEC:
-            message, code = f"{path} is no program of this machine's kind and has no #! line", NOT_EXECUTABLE
-        else:
-            message, code = error.strerror or "", NOT_EXECUTABLE
-        raise StartFailure(what, error.errno, message, path, None, code) from error
+        raise not_executed(program, path, error) from error
+
+
+def execution_of(program: Program, path: str, world: World) -> Execution:
+    """Return what `become` would execute."""
+    environment = tuple(f"{name}={value}" for name, value in environment_of(program, world).items())
+    if program.init is not None:
+        return Execution("init", (*_INIT, path, *program.arguments[1:]), environment, program.init)
+    return Execution(path, program.arguments, environment)
+
+
+_INIT = ("init", "--")
+
+
+def not_executed(program: Program, path: str, error: OSError) -> StartFailure:
+    """Return what an execve that failed means, with 127 or 126."""
+    what = f"exec {program.arguments[0]!r}"
+    if error.errno == errno.ENOENT:
+        message, code = f"the loader that {path} asks for does not exist", NOT_FOUND
+    elif error.errno == errno.ENOEXEC:
+        message, code = f"{path} is no program of this machine's kind and has no #! line", NOT_EXECUTABLE
+    else:
+        message, code = error.strerror or "", NOT_EXECUTABLE
+    return StartFailure(what, error.errno, message, path, None, code)

@@ -139,8 +139,7 @@ class Launcher:
         """Start the program and wait for its end; return when that was asked for, in ns of CLOCK_MONOTONIC."""
         self.run += 1
         began = time.monotonic_ns()
-        self.ask("create", self.passed, name="c", run=self.run)
-        self.ask("start", name="c")
+        self.ask("run", self.passed, name="c", run=self.run)
         while self.receive().message.get("event") != "exited":
             pass
         return began

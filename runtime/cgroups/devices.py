@@ -10,7 +10,7 @@ import os
 import struct
 
 from runtime import syscalls
-from runtime.cgroups.resources import Device
+from runtime.cgroups.rules import EVERYTHING, Device
 
 NOT_LIMITED = (
     "devices are not limited by cgroup: this kernel takes no BPF device programs (CONFIG_CGROUP_BPF, CAP_BPF); "
@@ -42,8 +42,12 @@ def program(rules: tuple[Device, ...]) -> bytes:
         (_LOAD_WORD, _MINOR, _CONTEXT, 8, 0),
     ]
     for place, access, allow in reversed(rules):
+        if place == EVERYTHING:
+            code += [(_SET, _ANSWER, 0, 0, int(allow)), (_EXIT, 0, 0, 0, 0)]
+            break
         code += _rule(place, sum(_ACCESS[letter] for letter in set(access)), allow)
-    code += [(_SET, _ANSWER, 0, 0, 0), (_EXIT, 0, 0, 0, 0)]
+    else:
+        code += [(_SET, _ANSWER, 0, 0, 0), (_EXIT, 0, 0, 0, 0)]
     return b"".join(
         struct.pack("=BBhi", operation, target | source << 4, jump, value)
         for operation, target, source, jump, value in code
@@ -68,21 +72,36 @@ def _rule(place: str, access: int, allow: bool) -> list[_Instruction]:
     ]
 
 
-def limit(directory: str, rules: tuple[Device, ...]) -> str | None:
-    """Put `rules` on the cgroup v2 `directory`, once; return a warning where this kernel cannot."""
+def limit(directory: str, rules: tuple[Device, ...], *, again: bool = False) -> str | None:
+    """Put `rules` on the cgroup v2 `directory`, once, or `again`: in place of those that we put there before.
+
+    The change is one step where one program of ours is attached (BPF_F_REPLACE); else the new one is added before the
+    old ones go, so that at no moment more is allowed than by either. Returns a warning where this kernel cannot.
+    """
     cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    ours: list[int] = []
     try:
-        if syscalls.bpf_device_programs(cgroup):
+        attached = syscalls.bpf_device_programs(cgroup)
+        for number in attached:
+            descriptor = syscalls.bpf_program(number)
+            if syscalls.bpf_program_name(descriptor) == syscalls.DEVICE_PROGRAM:
+                ours.append(descriptor)
+            else:
+                os.close(descriptor)
+        if ours and not again:
             return None
         loaded = syscalls.bpf_load_device_program(program(rules))
         try:
-            syscalls.bpf_attach_device_program(cgroup, loaded)
+            syscalls.bpf_attach_device_program(cgroup, loaded, ours[0] if ours else None)
         finally:
             os.close(loaded)
+        for descriptor in ours[1:]:
+            syscalls.bpf_detach_device_program(cgroup, descriptor)
     except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP):
+        if not ours and error.errno in (errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP):
             return f"{NOT_LIMITED}: {error.filename}: {error.strerror}"
         raise
     finally:
-        os.close(cgroup)
+        for descriptor in (*ours, cgroup):
+            os.close(descriptor)
     return None

@@ -1,12 +1,15 @@
 """The machine's cgroup hierarchies: which there are, where they are mounted, which controller lives in which."""
 
 import errno
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from runtime.cgroups import delegation
+
 OURS = "creche"
-"""The one directory at each hierarchy's root that this library makes and works below."""
+"""The one directory at each hierarchy's root (or `base`, where that is delegated) that creche works below."""
 
 
 class CgroupError(OSError):
@@ -37,7 +40,10 @@ class MissingController(CgroupError):
 
 
 class Hierarchy(NamedTuple):
-    """One mounted hierarchy: `own` is the calling process's cgroup in it, `root` what of it `mount` shows."""
+    """One mounted hierarchy: `own` is the calling process's cgroup in it, `root` what of it `mount` shows.
+
+    `base` is the path below `mount` where our groups begin: empty, or the subtree that was delegated to us.
+    """
 
     version: Literal[1, 2]
     mount: str
@@ -45,6 +51,11 @@ class Hierarchy(NamedTuple):
     own: str
     controllers: frozenset[str]
     read_only: bool = False
+    base: str = ""
+
+    def directory(self, path: str = "") -> str:
+        """Return the directory of the group `path`; without one, where our groups begin."""
+        return f"{self.mount}{self.base}/{path}" if path else f"{self.mount}{self.base}"
 
 
 class Layout(NamedTuple):
@@ -61,10 +72,14 @@ class Layout(NamedTuple):
         return "hybrid" if self.v1 else "v2"
 
     @property
+    def places(self) -> tuple[Hierarchy, ...]:
+        """All hierarchies, the unified one first: it kills without a race, and then the others are empty already."""
+        return self.v1 if self.v2 is None else (self.v2, *self.v1)
+
+    @property
     def controllers(self) -> dict[str, Hierarchy]:
         """Each controller's hierarchy."""
-        hierarchies = self.v1 if self.v2 is None else (*self.v1, self.v2)
-        return {controller: place for place in hierarchies for controller in place.controllers}
+        return {controller: place for place in reversed(self.places) for controller in place.controllers}
 
     def of(self, controller: str, limit: str | None = None) -> Hierarchy | None:
         """Return the hierarchy of `controller`, or None; with `limit` (its name for people) raise instead.
@@ -137,12 +152,36 @@ def parse(mountinfo: str, cgroup: str, controllers: Callable[[str], str]) -> Lay
 
 
 def find() -> Layout:
-    """Read this process's layout from the kernel; raises CgroupError where no hierarchy can be used."""
-    return parse(
+    """Read this process's layout from the kernel; raises CgroupError where no hierarchy can be used.
+
+    Where the calling process lives in a subtree that systemd delegated, our groups begin there (`Hierarchy.base`).
+    """
+    layout = parse(
         Path("/proc/self/mountinfo").read_text(),
         Path("/proc/self/cgroup").read_text(),
         lambda path: Path(path).read_text(),
     )
+    return layout if layout.v2 is None else layout._replace(v2=based(layout.v2, delegated))
+
+
+def based(place: Hierarchy, mark: Callable[[str], str | None]) -> Hierarchy:
+    """Return the v2 hierarchy with the delegated subtree that the calling process lives in as its base, if any."""
+    base = delegation.subtree(place.mount, place.root, place.own, mark)
+    if not base:
+        return place
+    names = Path(f"{place.mount}{base}/cgroup.controllers").read_text().split()
+    return place._replace(base=base, controllers=frozenset(names))
+
+
+def delegated(directory: str) -> str | None:
+    """Return what systemd wrote on a cgroup's directory when it delegated it: "1", or None."""
+    for name in delegation.ATTRIBUTES:
+        try:
+            return os.getxattr(directory, name).decode()
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.ENOTSUP, errno.ENOENT, errno.EPERM, errno.EACCES):
+                raise
+    return None
 
 
 def _memberships(cgroup: str) -> Iterable[tuple[frozenset[str], str]]:

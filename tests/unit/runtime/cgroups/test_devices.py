@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.cgroups.devices import program
-from runtime.cgroups.resources import DEFAULT_DEVICES, Device
+from runtime.cgroups.rules import DEFAULT_DEVICES, Device
 
 BLOCK, CHARACTER = 1, 2
 MAKE, READ, WRITE = 1, 2, 4

@@ -67,7 +67,7 @@ def test_controllers_are_passed_down_to_the_leaf(tmp_path: Path, monkeypatch: py
         (chain[-1] / file).write_text("")
     layout = Layout((), place(2, str(tmp_path), "memory", "pids", "io"))
     oci = {"memory": {"limit": 4096}}
-    monkeypatch.setattr(devices, "limit", lambda directory, rules: None)  # pyright: ignore
+    monkeypatch.setattr(devices, "limit", lambda directory, rules, again: None)  # pyright: ignore
     Group.at(layout, "creche/app/web", oci).create(oci)
     assert {(each / "cgroup.subtree_control").read_text() for each in chain} == {"+memory +pids"}
 
@@ -92,7 +92,7 @@ def test_a_failed_write_names_file_and_value(tmp_path: Path) -> None:
 
 
 def test_a_kernel_without_device_programs_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(descriptor: int) -> int:
+    def refuse(descriptor: int) -> list[int]:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), "bpf query")
 
     monkeypatch.setattr(syscalls, "bpf_device_programs", refuse)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.cgroups import v1, v2
-from runtime.cgroups.resources import DEFAULT_DEVICES, Resources
+from runtime.cgroups.resources import Resources
+from runtime.cgroups.rules import DEFAULT_DEVICES
 
 MIB = 1 << 20
 
@@ -72,9 +73,20 @@ def test_v1_sets_memory_before_memory_and_swap() -> None:
     assert order == ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
 
 
-def test_v1_lifts_the_swap_limit_of_a_group_that_has_one() -> None:
-    first = v1.writes(Resources.parse({"memory": {"limit": 2, "swap": 2}}), fresh=False)[0]
-    assert (first.file, first.value) == ("memory.memsw.limit_in_bytes", "-1")
+@pytest.mark.parametrize(
+    ("now", "limit", "total", "first"),
+    [
+        ("100\n", 150, 200, "memory.memsw.limit_in_bytes"),
+        ("100\n", 150, -1, "memory.memsw.limit_in_bytes"),
+        ("100\n", 40, 60, "memory.limit_in_bytes"),
+        ("100\n", 50, 200, "memory.memsw.limit_in_bytes"),
+        ("200\n", 100, 150, "memory.limit_in_bytes"),
+    ],
+)
+def test_v1_never_has_less_memory_and_swap_than_memory(now: str, limit: int, total: int, first: str) -> None:
+    oci = {"memory": {"limit": limit, "swap": total}}
+    order = [write.file for write in v1.writes(Resources.parse(oci), {"memory.memsw.limit_in_bytes": now}.get)]
+    assert (len(order), order[0]) == (2, first)
 
 
 @pytest.mark.parametrize("writes", [v1.writes, v2.writes])
@@ -96,7 +108,11 @@ def test_default_devices_may_be_used_and_no_disk() -> None:
 
 def test_devices_of_a_config_follow_the_denial() -> None:
     rules = [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 10, "minor": 200, "access": "rw"}]
-    assert Resources.parse({"devices": rules}).devices == (("c 10:200", "rw", True),)
+    assert Resources.parse({"devices": rules}).devices == (
+        ("a *:*", "rwm", False),
+        ("c 10:200", "rw", True),
+        *DEFAULT_DEVICES,
+    )
 
 
 def test_weight_meets_both_ends_and_the_default() -> None:
@@ -118,11 +134,21 @@ def test_weight_grows_with_shares(shares: int) -> None:
     [
         ({"memory": {"limit": 10, "swap": 5}}, "memory and swap together"),
         ({"memory": {"swap": 5}}, "memory and swap together"),
-        ({"memory": {"swappiness": 10}}, "resources.memory.swappiness is not yet supported"),
-        ({"cpu": {"realtimeRuntime": 10}}, "not yet supported"),
-        ({"blockIO": {"weight": 10}}, "resources.blockIO is not yet supported"),
+        ({"memory": {"swapiness": 10}}, "resources.memory.swapiness is not supported"),
+        ({"memory": {"swappiness": 101}}, "resources.memory.swappiness must be a whole number between 0 and 100"),
+        ({"memory": {"limit": "1g"}}, "resources.memory.limit must be a whole number of at least -1"),
+        ({"memory": []}, "resources.memory must be an object"),
+        ({"blockIO": {"weight": 9}}, "resources.blockIO.weight must be between 10 and 1000"),
+        ({"blockIO": {"throttleReadBpsDevice": [{"major": 8, "rate": 1}]}}, r"ReadBpsDevice\[0\].minor is missing"),
+        ({"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 10}]}}, "leafWeight is not supported"),
+        ({"hugepageLimits": [{"pageSize": "2M", "limit": 1}]}, r"hugepageLimits\[0\].pageSize must be a size"),
+        ({"network": {"priorities": [{"name": "a b", "priority": 1}]}}, "name must be a word"),
+        ({"rdma": {"mlx 5": {"hcaHandles": 1}}}, "no name of an RDMA device"),
+        ({"cpu": {"idle": 2}}, "resources.cpu.idle must be a whole number between 0 and 1"),
+        ({"cpu": {"cpus": 1}}, "resources.cpu.cpus must be a text"),
+        ({"devices": [{"type": "c"}]}, r"devices\[0\].allow must be true or false"),
+        ({"unified": {"memory.high": 5}}, "memory.high must be a text"),
         ({"pids": {"limit": 0}}, "let nothing run"),
-        ({"devices": [{"allow": True, "type": "a"}]}, "denies all"),
         ({"devices": [{"allow": False}, {"allow": True, "type": "x"}]}, "no valid type"),
         ({"unified": {"../cgroup.procs": "1"}}, "no.*controller's file|not a controller's file"),
         ({"unified": {"cgroup.kill": "1"}}, "not a controller's file"),

@@ -43,5 +43,5 @@ def find(candidates: tuple[str, ...] = CANDIDATES) -> tuple[str, int] | None:
         except OSError:
             continue
         if is_static(program):
-            return path, memory_file("creche-init", program)
+            return path, memory_file("creche-init", program, executable=True)
     return None

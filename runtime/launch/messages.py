@@ -27,6 +27,7 @@ error (MSG_CTRUNC).
 """
 
 import array
+import errno
 import fcntl
 import json
 import os
@@ -138,19 +139,32 @@ def send(channel: socket.socket, message: Message, descriptors: tuple[int, ...] 
     channel.sendmsg([encode(message)], rights(descriptors))
 
 
-def memory_file(name: str, content: bytes) -> int:
-    """Return a sealed memfd with `content` (memfd_create(2)): what a packet is too small for."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def memory_file(name: str, content: bytes, *, executable: bool = False) -> int:
+    """Return a sealed memfd with `content` (memfd_create(2)): what a packet is too small for.
+
+    An executable one stays so: whoever executes it cannot take that away from the others (F_SEAL_EXEC, Linux 6.3).
+    """
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        descriptor = os.memfd_create(name, flags | (_MFD_EXEC if executable else 0))
+    except OSError as error:
+        if not executable or error.errno != errno.EINVAL:
+            raise
+        executable = False  # an older kernel, on which every memfd is executable and may be changed to be none
+        descriptor = os.memfd_create(name, flags)
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
-    seal(descriptor)
+    seal(descriptor, _F_SEAL_EXEC if executable else 0)
     return descriptor
 
 
-def seal(descriptor: int) -> None:
-    """Forbid every change of a memfd from here on (F_ADD_SEALS in fcntl(2))."""
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, 0xF)  # SEAL | SHRINK | GROW | WRITE
+_MFD_EXEC, _F_SEAL_EXEC = 0x10, 0x20
+
+
+def seal(descriptor: int, more: int = 0) -> None:
+    """Forbid every change of a memfd from here on (F_ADD_SEALS in fcntl(2)); `more` are further seals."""
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, 0xF | more)  # SEAL | SHRINK | GROW | WRITE
 
 
 def content(descriptor: int) -> bytes:

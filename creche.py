@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 
-def foreign_package() -> str | None:
-    """Return a sentence about the first package that is not creche's own, or None when all three are."""
-    for name in ("supervisor", "runtime", "net"):
+def foreign_package(*names: str) -> str | None:
+    """Return a sentence about the first of these packages that is not creche's own, or None when all are."""
+    for name in names:
         try:
             package = __import__(name)
         except ImportError as error:
@@ -27,11 +27,22 @@ def foreign_package() -> str | None:
 
 def main() -> None:
     """Run the command line; exit 1 with one sentence where a foreign package stands in the way."""
-    wrong = foreign_package()
+    wrong = foreign_package("supervisor", "runtime", "net")
     if wrong is not None:
         print(wrong, file=sys.stderr)
         sys.exit(1)
     from supervisor.commands.main import main as run
+
+    run()
+
+
+def oci() -> None:
+    """Run the OCI runtime's command line, `creche-oci`; exit 1 as `main` does."""
+    wrong = foreign_package("runtime")
+    if wrong is not None:
+        print(wrong, file=sys.stderr)
+        sys.exit(1)
+    from runtime.oci.boot import main as run
 
     run()
 

@@ -1,0 +1,1 @@
+"""`creche-oci`: the OCI runtime's command line, as runc and crun have it."""

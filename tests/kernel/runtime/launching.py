@@ -165,6 +165,7 @@ class Launching:
         init: bool = True,
         filter: bytes | None = None,
         change: Callable[[dict[str, Any]], object] | None = None,
+        operation: str = "create",
     ) -> int:
         config = defaults.config()
         config["process"]["args"] = list(args)
@@ -177,7 +178,7 @@ class Launching:
         packed = json.dumps(plan(config, place).packed()).encode()
         files = messages.memory_file("plan", packed), messages.memory_file("filter", filter or default_filter())
         try:
-            return self.send("create", files, name=name, run=run)
+            return self.send(operation, files, name=name, run=run)
         finally:
             for file in files:
                 os.close(file)
@@ -187,6 +188,10 @@ class Launching:
         pid: int = self.create(number, *args, name=name, **how)["pid"]
         self.ask("start", name=name, run=number)
         return pid
+
+    def run_at_once(self, number: int, *args: str, name: str = "web", **how: Any) -> dict[str, Any]:
+        """Create and start in one request."""
+        return self.answer(self.send_create(number, *args, name=name, operation="run", **how))
 
     def output(self, name: str = "web", suffix: str = "out") -> bytes:
         """Everything the container has written by now."""

@@ -46,6 +46,10 @@ class Entered(NamedTuple):
     new: frozenset[str]
     time_offsets: tuple[tuple[str, int, int], ...] = ()
 
+    def kinds(self) -> frozenset[str]:
+        """Return the kinds that are not the runtime's own: what one more process has to join."""
+        return self.new | {kind for kind, _ in self.joined}
+
 
 def read(linux: Mapping[str, Any]) -> Wanted:
     """Return the namespaces of `linux` (config-linux.md); raise ValueError naming the field that makes no sense."""

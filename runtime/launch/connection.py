@@ -3,8 +3,15 @@
 import os
 import socket
 from collections import deque
+from typing import Any, NamedTuple
 
 from runtime.launch.messages import Message, parcel, rights
+
+OWED_MESSAGES = 8192
+OWED_BYTES = 1 << 20  # a thousand exits and as many answers are a fifth of it
+OWED_DESCRIPTORS = 1024
+"""What may wait for one client. Who is owed more does not read, and is let go of with all that it is owed."""
+_LONGEST_WORD = 2000  # characters of a string in a refusal, which may quote what was asked
 
 
 class Connection:
@@ -15,13 +22,26 @@ class Connection:
         self.channel = channel
         self.owed: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self.control = False
+        self._bytes = self._descriptors = 0
 
     def send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
-        """Send or keep for later; descriptors are duplicated while they wait."""
+        """Send or keep for later; descriptors are duplicated while they wait. A client that is owed too much is cut."""
         data, letter = parcel(message)
-        owed = tuple(os.dup(each) for each in descriptors)
-        self.owed.append((data, owed if letter is None else (*owed, letter)))
+        own: list[int] = [] if letter is None else [letter]
+        try:
+            for each in reversed(descriptors):
+                own.insert(0, os.dup(each))
+        except OSError:
+            for each in own:
+                os.close(each)
+            raise
+        owed = tuple(own)
+        self.owed.append((data, owed))
+        self._bytes += len(data)
+        self._descriptors += len(owed)
         self.flush()
+        if len(self.owed) > OWED_MESSAGES or self._bytes > OWED_BYTES or self._descriptors > OWED_DESCRIPTORS:
+            self.cut()
 
     def flush(self) -> None:
         """Send what is owed until the peer's queue is full; a peer that is gone is owed nothing."""
@@ -33,17 +53,42 @@ class Connection:
                 return
             except OSError:  # its end of the connection comes through epoll
                 pass
-            self.owed.popleft()
-            for descriptor in descriptors:
-                os.close(descriptor)
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        data, descriptors = self.owed.popleft()
+        self._bytes -= len(data)
+        self._descriptors -= len(descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def cut(self) -> None:
+        """Owe nothing any more and end the connection; epoll tells the launcher, which parts from it as from any."""
+        while self.owed:
+            self._drop_first()
+        try:
+            self.channel.shutdown(socket.SHUT_RDWR)
+        except OSError:  # the peer was faster
+            return
 
     def close(self) -> None:
         """Close the connection and what it was owed."""
-        for _, descriptors in self.owed:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        self.owed.clear()
+        while self.owed:
+            self._drop_first()
         self.channel.close()
 
 
-Reply = tuple[Connection, int]  # whom to answer, and the request's id
+class Reply(NamedTuple):
+    """Whom to answer, and the request's id. One whose connection is closed by now is answered into nothing."""
+
+    connection: Connection
+    number: int
+
+    def ok(self, fields: Message | None = None, descriptors: tuple[int, ...] = ()) -> None:
+        """Say yes."""
+        self.connection.send({"id": self.number, "ok": fields or {}}, descriptors)
+
+    def refuse(self, fields: dict[str, Any]) -> None:
+        """Say no, with the fields of runtime.launch.failures.StartFailure."""
+        cut = {key: value[:_LONGEST_WORD] if isinstance(value, str) else value for key, value in fields.items()}
+        self.connection.send({"id": self.number, "error": cut})

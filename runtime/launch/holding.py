@@ -66,7 +66,7 @@ class Held:
             self.thaw()
 
     def thaw(self) -> None:
-        """Let a paused container go on, whoever paused it: frozen by v1 it would not die, nor would its next run live."""
+        """Let a paused container go on: frozen by v1 it would not die, and its next run would be born frozen."""
         run = self.run
         try:
             if run is not None and run.leaf.frozen():

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runtime import syscalls
+from runtime import seccomp_ranges, syscalls
 
 MAX_INSTRUCTIONS = 4096
 """BPF_MAXINSNS: the kernel refuses longer programs."""
@@ -65,6 +65,7 @@ _FLAGS = {
 _OPERATORS = {
     f"SCMP_CMP_{name}": number for number, name in enumerate(("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"), start=1)
 }
+_EDITION = 2  # of what this module makes of a profile: programs of another one are not taken from the cache
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -126,7 +127,7 @@ def compile(profile: Mapping[str, Any]) -> Program:
                     continue
                 for comparisons in alternatives:
                     _add(program, action, number, comparisons, f"{where} ({name})")
-        code = program.export()
+        code = seccomp_ranges.shortened(program.export())
     if len(code) // 8 > MAX_INSTRUCTIONS:
         raise SeccompError(
             errno.E2BIG,
@@ -156,7 +157,7 @@ def cached(profile: Mapping[str, Any], directory: Path) -> bytes:
     A damaged file is compiled anew. Raises as `compile` does, and OSError where the directory cannot be written.
     """
     version = _version()
-    text = json.dumps([profile, version, os.uname().machine], sort_keys=True, separators=(",", ":"))
+    text = json.dumps([profile, version, os.uname().machine, _EDITION], sort_keys=True, separators=(",", ":"))
     path = directory / f"seccomp-{hashlib.sha256(text.encode()).hexdigest()}.bpf"
     code = _kept(path)
     if code is None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runtime import capabilities, seccomp, seccomp_profile, syscalls
+from runtime.seccomp_ranges import Reader
 
 SMALL: dict[str, Any] = {
     "defaultAction": "SCMP_ACT_ERRNO",
@@ -39,8 +40,33 @@ def test_several_comparisons_of_one_argument_are_alternatives() -> None:
         ({"defaultAction": "ALLOW"}, r"seccomp\.defaultAction: 'ALLOW' is not supported"),
         ({"defaultErrnoRet": 5000}, "5000 is no error number"),
         ({"architectures": ["SCMP_ARCH_PDP11"]}, "SCMP_ARCH_PDP11"),
-        ({"flags": ["SECCOMP_FILTER_FLAG_LOG"]}, r"seccomp\.flags is not yet supported"),
-        ({"syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]}, r"seccomp\.syscalls\[0\]"),
+        ({"flags": ["SECCOMP_FILTER_FLAG_NEW_LISTENER"]}, r"seccomp\.flags: .* is not supported"),
+        (
+            {"syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]},
+            r"seccomp\.syscalls\[0\]: SCMP_ACT_NOTIFY is not supported: .*SCMP_ACT_ERRNO",
+        ),
+        ({"listenerPath": "/run/agent.sock"}, r"seccomp\.listenerPath is not supported"),
+        ({"listenerMetadata": "x"}, r"seccomp\.listenerMetadata is not supported"),
+        (
+            {"syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW", "errnoRet": 1}]},
+            r"seccomp\.syscalls\[0\]: SCMP_ACT_ALLOW has no error number",
+        ),
+        (
+            {"syscalls": [{"names": ["read"], "action": "SCMP_ACT_TRACE", "errnoRet": 0x10000}]},
+            "65536 is no error number from 0 to 65535",
+        ),
+        *(
+            (
+                {"syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, **arg}]}]},
+                r"seccomp\.syscalls\[0\].*at most 64 bits",
+            )
+            for arg in (
+                {"value": -1, "op": "SCMP_CMP_EQ"},
+                {"value": 1 << 64, "op": "SCMP_CMP_EQ"},
+                {"value": True, "op": "SCMP_CMP_EQ"},
+                {"value": 1, "valueTwo": 1 << 64, "op": "SCMP_CMP_MASKED_EQ"},
+            )
+        ),
         (
             {"syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 9, "value": 1}]}]},
             r"seccomp\.syscalls\[0\].*index from 0 to 5",
@@ -89,7 +115,91 @@ def test_a_damaged_program_is_compiled_anew(tmp_path: Path, damage: Any) -> None
 def test_a_program_others_could_have_written_is_compiled_anew(tmp_path: Path) -> None:
     code = seccomp.cached(SMALL, tmp_path)
     (file,) = tmp_path.iterdir()
-    lax = seccomp.compile({**SMALL, "defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}).code
+    lax = seccomp.compile({"defaultAction": "SCMP_ACT_ALLOW"}).code
     file.write_bytes(hashlib.sha256(lax).digest() + lax)
     file.chmod(0o622)
     assert seccomp.cached(SMALL, tmp_path) == code
+
+
+X86_64 = 0xC000003E
+
+
+@pytest.mark.parametrize(
+    ("action", "value"),
+    [
+        ({"action": "SCMP_ACT_KILL"}, 0),
+        ({"action": "SCMP_ACT_KILL_THREAD"}, 0),
+        ({"action": "SCMP_ACT_KILL_PROCESS"}, 0x80000000),
+        ({"action": "SCMP_ACT_TRAP"}, 0x00030000),
+        ({"action": "SCMP_ACT_ERRNO"}, 0x00050001),
+        ({"action": "SCMP_ACT_ERRNO", "errnoRet": 99}, 0x00050063),
+        ({"action": "SCMP_ACT_TRACE"}, 0x7FF00001),
+        ({"action": "SCMP_ACT_TRACE", "errnoRet": 0xFFFF}, 0x7FF0FFFF),
+        ({"action": "SCMP_ACT_LOG"}, 0x7FFC0000),
+        ({"action": "SCMP_ACT_ALLOW"}, 0x7FFF0000),
+    ],
+)
+def test_every_action(action: dict[str, Any], value: int) -> None:
+    code = seccomp.compile({**SMALL, "syscalls": [{"names": ["getpid"], **action}]}).code
+    assert Reader(code).answer(39, X86_64) == value
+
+
+MANY = 0x1234_5678_9ABC_DEF0
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "second", "true", "false"),
+    [
+        ("NE", MANY, 0, [0, MANY + 1, MANY & 0xFFFFFFFF, MANY + (1 << 32)], [MANY]),
+        ("EQ", MANY, 0, [MANY], [0, MANY + 1, MANY & 0xFFFFFFFF, MANY + (1 << 32)]),
+        ("LT", MANY, 0, [MANY - 1, 0xFFFFFFFF], [MANY, MANY + 1, MANY + (1 << 32)]),
+        ("LE", MANY, 0, [MANY, MANY - (1 << 32)], [MANY + 1, (1 << 64) - 1]),
+        ("GE", MANY, 0, [MANY, MANY + (1 << 32)], [MANY - 1, 0xFFFFFFFF]),
+        ("GT", MANY, 0, [MANY + 1, (1 << 64) - 1], [MANY, 0xFFFFFFFF]),
+        ("MASKED_EQ", 0xFF000000000000FF, 0x12000000000000F0, [MANY, 0x12FFFFFFFFFFFFF0], [MANY + 1, MANY >> 8]),
+    ],
+)
+def test_every_operator_compares_64_bits(
+    operator: str, value: int, second: int, true: list[int], false: list[int]
+) -> None:
+    arg = {"index": 5, "value": value, "valueTwo": second, "op": f"SCMP_CMP_{operator}"}
+    rule = {"names": ["getpid"], "action": "SCMP_ACT_ALLOW", "args": [arg]}
+    reader = Reader(seccomp.compile({**SMALL, "syscalls": [rule]}).code)
+    allowed = [each for each in (*true, *false) if reader.answer(39, X86_64, (0, 0, 0, 0, 0, each)) == 0x7FFF0000]
+    assert allowed == true
+
+
+@pytest.mark.parametrize(
+    "name",
+    "X86 X86_64 X32 ARM AARCH64 MIPSEL MIPSEL64 MIPSEL64N32 PPC64LE RISCV64".split(),  # noqa: SIM905
+)
+def test_every_architecture_of_this_byte_order(name: str) -> None:
+    rule = {"names": ["read"], "action": "SCMP_ACT_ALLOW"}
+    code = seccomp.compile({**SMALL, "architectures": [f"SCMP_ARCH_{name}"], "syscalls": [rule]}).code
+    assert len(code) > len(seccomp.compile({**SMALL, "syscalls": [rule]}).code) or name == "X86_64"
+
+
+@pytest.mark.parametrize("name", ["S390X", "PPC", "MIPS"])
+def test_an_architecture_of_the_other_byte_order_is_named(name: str) -> None:
+    with pytest.raises(seccomp.SeccompError, match=f"cannot add SCMP_ARCH_{name} .*leave it out"):
+        seccomp.compile({**SMALL, "architectures": [f"SCMP_ARCH_{name}"]})
+
+
+def test_rules_that_only_repeat_the_default_are_passed_over() -> None:
+    rule = {"names": ["getpid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}
+    assert seccomp.compile({**SMALL, "syscalls": [rule]}).code == seccomp.compile({**SMALL, "syscalls": []}).code
+
+
+@pytest.mark.parametrize(
+    ("names", "flags"),
+    [
+        ([], 0),
+        (["TSYNC"], 1),
+        (["LOG"], 2),
+        (["SPEC_ALLOW"], 4),
+        (["TSYNC", "LOG", "SPEC_ALLOW"], 7),
+        (["WAIT_KILLABLE_RECV"], 0),  # there is no listener that could be waited for
+    ],
+)
+def test_flags(names: list[str], flags: int) -> None:
+    assert seccomp.flags_of({"flags": [f"SECCOMP_FILTER_FLAG_{name}" for name in names]}) == flags

@@ -167,6 +167,12 @@ def cached(profile: Mapping[str, Any], directory: Path) -> bytes:
     return code
 
 
+def known() -> dict[str, list[str]]:
+    """Return OCI's names of what a profile may use here, as features-linux.md lists them."""
+    tables = {"actions": _ACTIONS, "operators": _OPERATORS, "archs": _ARCHITECTURES, "knownFlags": _FLAGS}
+    return {key: sorted(table) for key, table in tables.items()}
+
+
 def load(code: bytes, flags: int = 0) -> None:
     """Put the calling thread under `code` for good; needs no_new_privs or CAP_SYS_ADMIN (seccomp(2))."""
     syscalls.seccomp_filter(code, flags)

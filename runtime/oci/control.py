@@ -5,15 +5,14 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from runtime import syscalls
 from runtime.oci import limits, placing
-from runtime.oci.creation import poststop
 from runtime.oci.log import Log, OciError
+from runtime.oci.starting import poststop
 from runtime.oci.state import Directory, Record, identifiers, lives, opened, status
 
 _PATIENCE = 10.0  # seconds from SIGKILL to the end
@@ -24,8 +23,10 @@ def signal_number(text: str) -> int:
     name = text.upper().removeprefix("SIG")
     if name.isdecimal():
         number = int(name)
-    elif name.startswith(("RTMIN+", "RTMAX-")) and name[6:].isdecimal():
-        number = signal.SIGRTMIN + int(name[6:]) if name[3:6] == "MIN" else signal.SIGRTMAX - int(name[6:])
+    elif name.startswith("RTMIN+") and name[6:].isdecimal():
+        number = signal.SIGRTMIN + int(name[6:])
+    elif name.startswith("RTMAX-") and name[6:].isdecimal():
+        number = signal.SIGRTMAX - int(name[6:])
     else:
         found = getattr(signal, f"SIG{name}", None)
         number = int(found) if isinstance(found, signal.Signals) else -1
@@ -190,6 +191,8 @@ def processes(root: Path, identifier: str, form: str, options: list[str]) -> Non
     if form == "json":
         print(json.dumps(pids))
         return
+    import subprocess  # which nothing else here needs
+
     asked = options[1:] if options[:1] == ["--"] else options
     try:
         done = subprocess.run(["ps", *(asked or ["-ef"])], stdout=subprocess.PIPE, text=True, check=True)

@@ -1,4 +1,4 @@
-"""`create` and `start`: a bundle becomes a pid 1 that waits, and then executes its program.
+"""`create`: a bundle becomes a pid 1 that waits for its start.
 
 creche-oci is itself the launcher of its one container (runtime.launch.birth): it prepares as the host's root, clones,
 and waits on the report FIFO. Whatever fails leaves nothing: no process, cgroup, descriptor or directory.
@@ -22,10 +22,12 @@ from runtime.oci import placing
 from runtime.oci.bundle import Bundle
 from runtime.oci.log import Log, OciError, stamp
 from runtime.oci.moved_root import MoveRoot
-from runtime.oci.state import Directory, Record, birth_of, document, replace, status
+from runtime.oci.starting import poststop
+from runtime.oci.state import Directory, Record, birth_of, document, replace
 from runtime.plan import Place, plan
 from runtime.world import Operation, World
 
+WALL = 0x40000000  # __WALL in wait(2): what is cloned here signals nobody at its end
 CONSOLE = "console"
 """The key under which the terminal's operation finds the socket for its master."""
 
@@ -265,7 +267,7 @@ def end(child: birth.Child) -> None:
     """Kill and reap this process's own child."""
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
-    os.waitpid(child.pid, 0)
+    os.waitpid(child.pid, WALL)
     os.close(child.pidfd)
 
 
@@ -275,57 +277,3 @@ def write_pid(path: str, pid: int) -> None:
         replace(os.path.abspath(path), str(pid), 0o644)
     except OSError as error:
         raise OciError(f"cannot write the pid file {path}: {error.strerror}") from error
-
-
-def start(directory: Directory, record: Record, log: Log) -> None:
-    """Let a created container execute its program; raise OciError where it cannot."""
-    found = status(directory, record)
-    if found != "created":
-        why = {
-            "running": "cannot start an already running container",
-            "stopped": "cannot start a container that has stopped",
-        }
-        raise OciError(why.get(found, f"cannot start a container in the {found} state"))
-    report = os.open(directory.file("report"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        go = os.open(directory.file("go"), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            os.write(go, b"1")
-        finally:
-            os.close(go)
-        said = until_end(report)
-    finally:
-        os.close(report)
-    if said:
-        raise birth.failure_from(said)
-    log.debug(f"{record.id} executes its program")
-    run_hooks(directory.config(), "poststart", record, "running", log)
-
-
-def until_end(report: int) -> bytes:
-    """Return all that is said until every process has closed the other end: the exec, or a death, does."""
-    said = b""
-    poll = select.poll()
-    poll.register(report, select.POLLIN)
-    while True:
-        poll.poll()
-        try:
-            more = os.read(report, 65536)
-        except BlockingIOError:
-            continue
-        if not more:
-            return said
-        said += more
-
-
-def run_hooks(config: dict[str, Any], stage: str, record: Record, status: str, log: Log) -> None:
-    """Run hooks whose failure is only a warning (runtime.md, "Lifecycle")."""
-    try:
-        hooks.run(stage, hooks.read(config)[stage], json.dumps(document(record, status)).encode())
-    except OSError as error:
-        log.warning(str(error))
-
-
-def poststop(config: dict[str, Any], record: Record, log: Log) -> None:
-    """Run the hooks of a container that is no more."""
-    run_hooks(config, "poststop", record, "stopped", log)

@@ -14,8 +14,9 @@ from runtime.launch import birth
 from runtime.launch.messages import memory_file
 from runtime.oci import placing
 from runtime.oci.bundle import read_object
-from runtime.oci.creation import CONSOLE, How, check_preserved, execute, hear, program_of, until_end, write_pid
+from runtime.oci.creation import CONSOLE, WALL, How, check_preserved, execute, hear, program_of, write_pid
 from runtime.oci.log import Log, OciError
+from runtime.oci.starting import until_end
 from runtime.oci.state import Directory, Record, birth_of, status
 from runtime.plan import Place, plan_exec
 from runtime.world import World
@@ -112,7 +113,7 @@ def begin(
         os.write(child.go, b"1")
         said = until_end(child.report)
         if said:
-            os.waitpid(child.pid, 0)
+            os.waitpid(child.pid, WALL)
             raise birth.failure_from(said)
     return child
 

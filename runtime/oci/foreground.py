@@ -15,6 +15,7 @@ import termios
 import tty
 from typing import Any
 
+from runtime.oci.creation import WALL
 from runtime.oci.log import OciError
 
 _KEPT = frozenset(
@@ -135,7 +136,7 @@ def _reaped(pid: int) -> int | None:
     """Reap whatever has ended; return the status of `pid` if it was among it."""
     while True:
         try:
-            ended, status = os.waitpid(-1, os.WNOHANG)
+            ended, status = os.waitpid(-1, os.WNOHANG | WALL)
         except ChildProcessError as error:
             raise OciError(f"process {pid} was reaped by somebody else") from error
         if ended == 0:

@@ -158,16 +158,16 @@ def _check_console(terminal: bool, path: str | None, detached: bool) -> None:
 
 
 def _start(options: argparse.Namespace, log: Log) -> int:
-    from runtime.oci import creation
+    from runtime.oci import starting
 
     with opened(_root(options), options.id) as directory:
-        creation.start(directory, directory.record(), log)
+        starting.start(directory, directory.record(), log)
     return 0
 
 
 def _run(options: argparse.Namespace, log: Log) -> int:
     from runtime import syscalls
-    from runtime.oci import bundle, control, creation, foreground
+    from runtime.oci import bundle, control, creation, foreground, starting
 
     given = bundle.load(options.bundle)
     terminal = bool(given.config["process"].get("terminal"))
@@ -189,11 +189,11 @@ def _run(options: argparse.Namespace, log: Log) -> int:
             try:
                 master = None if ours is None else ours.master()
                 if options.detach:
-                    creation.start(made.directory, made.record, log)
+                    starting.start(made.directory, made.record, log)
                     return 0
                 front = foreground.Foreground()
                 closing.callback(front.close)
-                creation.start(made.directory, made.record, log)
+                starting.start(made.directory, made.record, log)
             except BaseException:
                 control.destroy(made.directory, made.record, log)
                 raise

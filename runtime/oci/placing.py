@@ -1,7 +1,5 @@
 """Where a container's processes are counted and limited: its cgroup from `cgroupsPath`, and its end."""
 
-import contextlib
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -62,7 +60,7 @@ def leaf_of(record: Record) -> Leaf:
         for base in bases:
             if base == hierarchy.mount or base.startswith(f"{hierarchy.mount}/"):
                 found.append(hierarchy._replace(base=base.removeprefix(hierarchy.mount)))
-    return Leaf(tuple(found), record.cgroup)
+    return Leaf(tuple(found), record.cgroup, shared=True)
 
 
 def group_of(record: Record) -> Group:
@@ -70,7 +68,7 @@ def group_of(record: Record) -> Group:
     leaf = leaf_of(record)
     v1 = tuple(place for place in leaf.places if place.version == 1)
     v2 = next((place for place in leaf.places if place.version == 2), None)
-    return Group(Layout(v1, v2), record.cgroup, leaf.places)
+    return Group(Layout(v1, v2), record.cgroup, leaf.places, anywhere=True)
 
 
 def dissolve(leaf: Leaf) -> None:
@@ -85,7 +83,3 @@ def dissolve(leaf: Leaf) -> None:
             raise OciError(f"processes {leaf.members()} of the cgroup {leaf.path} did not die within {_PATIENCE:g} s")
         time.sleep(pause)
         pause = min(pause * 2, 0.02)
-    if leaf.path.startswith(f"{DEFAULT}/"):
-        for place in leaf.places:
-            with contextlib.suppress(OSError):  # others are in it, or it is gone already
-                os.rmdir(place.directory(DEFAULT))

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from runtime import syscalls
-from runtime.cgroups.group import Group, Leaf
+from runtime.cgroups.group import Group
 from runtime.cgroups.stats import Stats
 from runtime.oci.log import OciError
 from runtime.oci.placing import group_of, leaf_of
@@ -73,29 +73,25 @@ def once(record: Record) -> None:
 
 def follow(record: Record, interval: float) -> None:
     """Print statistics every `interval` seconds and each killing for want of memory, until the container ends."""
-    group, leaf = group_of(record), leaf_of(record)
+    group = group_of(record)
     with contextlib.ExitStack() as closing:
         pidfd = syscalls.pidfd_open(record.pid)
         closing.callback(os.close, pidfd)
         if not lives(record.pid, record.born):
-            raise OciError("container with id exited before its events could be read")
+            raise OciError("container not running")
+        watch = leaf_of(record).oom_watch()
+        closing.callback(watch.close)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        told = _watch(leaf, closing)
-        if told is not None:
-            poll.register(told, select.POLLIN)
-        killed = leaf.oom_kills()
+        poll.register(watch.fileno(), select.POLLIN)
+        told = 0
         due = time.monotonic() + interval
         while True:
             ready = dict(poll.poll(max(0.0, due - time.monotonic()) * 1000))
-            if told is not None and told in ready:
-                os.read(told, 4096)
-            now = _oom_kills(leaf)
-            if now is None:
-                return
-            if now > killed:
+            killed = watch.kills()
+            if killed > told:
                 _print("oom", record.id, None)
-            killed = now
+            told = killed
             if pidfd in ready:
                 return
             if time.monotonic() >= due:
@@ -109,39 +105,6 @@ def _print_stats(record: Record, group: Group) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENODEV):  # it ends at this moment
             raise
-
-
-def _oom_kills(leaf: Leaf) -> int | None:
-    try:
-        return leaf.oom_kills()
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENODEV):
-            return None
-        raise
-
-
-def _watch(leaf: Leaf, closing: contextlib.ExitStack) -> int | None:
-    """Return a descriptor that becomes readable when the cgroup runs out of memory; None without that controller."""
-    for place in leaf.places:
-        if "memory" not in place.controllers:
-            continue
-        directory = place.directory(leaf.path)
-        if place.version == 2:
-            told = syscalls.inotify_init()
-            closing.callback(os.close, told)
-            syscalls.inotify_add_watch(told, f"{directory}/memory.events", syscalls.IN_MODIFY)
-            return told
-        told = os.eventfd(0, os.EFD_CLOEXEC)  # cgroup-v1/memory.rst, "OOM Control"
-        closing.callback(os.close, told)
-        control = os.open(f"{directory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
-        closing.callback(os.close, control)
-        register = os.open(f"{directory}/cgroup.event_control", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(register, f"{told} {control}".encode())
-        finally:
-            os.close(register)
-        return told
-    return None
 
 
 def _print(kind: str, identifier: str, data: dict[str, Any] | None) -> None:

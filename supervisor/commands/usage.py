@@ -139,7 +139,7 @@ class Refresh:
         if self._enabled:
             text = "".join(self._placed(text))
             self._shown = True
-        click.echo(text, nl=False)
+        sys.stdout.write(text)
         sys.stdout.flush()
 
     def _placed(self, text: str) -> Iterator[str]:

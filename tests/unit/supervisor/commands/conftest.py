@@ -64,6 +64,7 @@ def served(app, places):
         with trio.CancelScope() as scope:
             scopes.append((trio.lowlevel.current_trio_token(), scope))
             async with trio.open_nursery() as nursery:
+                await nursery.start(app.serve_execs)
                 await nursery.start(serve, app, places.sockets(app.name) / "control.sock")
                 ready.set()
                 await app.ended()

@@ -17,6 +17,8 @@ from supervisor.commands.containers import seconds
         (["restart", "-t", "0.5", "web"], ("restart", ["web"], 0.5)),
         (["kill", "web"], ("kill", ["web"], 9)),
         (["kill", "-s", "hup", "web"], ("kill", ["web"], 1)),
+        (["pause", "web", "db"], ("pause", ["web", "db"])),
+        (["unpause", "shop/web"], ("unpause", ["web"])),
     ],
 )
 def test_changes(creche, serving, arguments, call):

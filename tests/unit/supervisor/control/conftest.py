@@ -26,6 +26,7 @@ def served(app, tmp_path):
     @contextlib.asynccontextmanager
     async def serving():
         async with trio.open_nursery() as nursery, contextlib.AsyncExitStack() as streams:
+            await nursery.start(app.serve_execs)
             await nursery.start(serve, app, path)
 
             async def connect():

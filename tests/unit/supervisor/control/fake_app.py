@@ -5,11 +5,15 @@ from pathlib import Path
 import attrs
 import trio
 
+from supervisor.actor import NotRunning
 from supervisor.app_file.spec import AppSpec, Container
 from supervisor.bus import Bus
 from supervisor.events import Event
+from supervisor.execs import Execs
+from supervisor.machine import Member, Usage
 from supervisor.status import Status
 from supervisor.tree import Branch
+from tests.unit.supervisor.scripted import Doing, ScriptedSession
 
 
 def status(name, **fields):
@@ -38,6 +42,11 @@ class FakeApp:
         self.bus = Bus(name)
         self.calls: list[tuple] = []
         self.over = trio.Event()
+        self.execs = Execs(self.exec)
+        self.nursery: trio.Nursery | None = None
+        self.programs: dict[str, Doing | Exception] = {}
+        self.sessions: list[ScriptedSession] = []
+        self.usages: list[Usage] = []
         self.readied: Exception | str | None = None
 
     @property
@@ -79,6 +88,47 @@ class FakeApp:
 
     async def kill(self, names, signum):
         self.calls.append(("kill", list(names), signum))
+
+    async def pause(self, names):
+        self.calls.append(("pause", list(names)))
+
+    async def unpause(self, names):
+        self.calls.append(("unpause", list(names)))
+
+    def runs(self, name, otherwise, *, paused=False):
+        if self.states[name].state not in ("running", *(["paused"] if paused else [])):
+            raise NotRunning(f"{name} is {self.states[name].state}: {otherwise}")
+        return name
+
+    async def exec(self, name, process):
+        doing = self.programs.get(process.arguments[0], Doing())
+        if isinstance(doing, Exception):
+            raise doing
+        self.calls.append(("exec", name, process))
+        self.sessions.append(ScriptedSession(doing, process, 4300))
+        self.nursery.start_soon(self.sessions[-1].live)
+        return self.sessions[-1]
+
+    async def serve_execs(self, *, task_status=trio.TASK_STATUS_IGNORED):
+        async with trio.open_nursery() as self.nursery:
+            await self.nursery.start(self.execs.run)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def update(self, name, resources):
+        self.calls.append(("update", self.runs(name, "no", paused=True), resources))
+        return ["a warning"]
+
+    async def usage(self, name):
+        self.runs(name, "it uses nothing", paused=True)
+        return self.usages.pop(0)
+
+    async def processes(self, name):
+        self.runs(name, "it has no processes", paused=True)
+        return [Member(4242, 1, 4000, 0, "S", 61.5, self.wall() - 100, 2 << 20, 0x8803, "sleep", "sleep 1")]
+
+    def wall(self):
+        return 1_800_000_000.0
 
     async def down(self, timeout=None, volumes=False):
         self.calls.append(("down", timeout, volumes))

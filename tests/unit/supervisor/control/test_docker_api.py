@@ -117,6 +117,8 @@ def test_inspect_has_dockers_state(ask, app):
         ("web/kill?signal=HUP", "running", 204, [("kill", ["web"], 1)]),
         ("web/kill", "running", 204, [("kill", ["web"], 9)]),
         ("web/kill", "stopped", 409, []),
+        ("web/pause", "running", 204, [("pause", ["web"])]),
+        ("web/unpause", "paused", 204, [("unpause", ["web"])]),
         ("web/kill?signal=NOPE", "running", 400, []),
         ("web/wait?condition=removed", "stopped", 400, []),
         ("web/logs", "running", 400, []),

@@ -91,6 +91,19 @@ class Limit(NamedTuple):
         except ValueError as error:  # CPython's word for EPERM here; EINVAL was ruled out above
             raise OSError(errno.EPERM, os.strerror(errno.EPERM), f"{self.name} {self.soft}:{self.hard}") from error
 
+    def early(self) -> None:
+        """Raise the hard limit, where that is needed, in the process that clones pid 1 (see runtime.scheduling)."""
+        number = RLIMITS.get(self.name)
+        wanted = UNLIMITED if self.hard == -1 else self.hard
+        if number is None or not 0 <= wanted <= UNLIMITED:
+            return  # `execute` says it
+        soft, hard = resource.getrlimit(number)
+        if hard % (1 << 64) < wanted:
+            try:
+                resource.setrlimit(number, (soft, _signed(wanted)))
+            except ValueError as error:
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM), f"{self.name} {self.soft}:{self.hard}") from error
+
 
 def _signed(value: int) -> int:
     """Return the 64 bits of `value` as CPython takes an rlim_t."""

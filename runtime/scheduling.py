@@ -1,4 +1,9 @@
-"""The steps that say what a process gets of the machine: OOM score, I/O priority, scheduling policy, CPU affinity."""
+"""The steps that say what a process gets of the machine: OOM score, I/O priority, scheduling policy, CPU affinity.
+
+Some of it only the host's root may do, and a container's pid 1 is that no more. So these steps have an `early` that
+does the same in the process that clones it, before that joins the user namespace: pid 1 inherits what was set there,
+and its `execute` then finds nothing left to do.
+"""
 
 import errno
 import os
@@ -33,6 +38,9 @@ FLAGS = {
 _MAX_CPUS = 8192  # CONFIG_NR_CPUS of the largest kernels
 _HOST_PRIVILEGE = "only a process with CAP_SYS_{0} on the host may; {1}"
 
+NOWHERE = World(None, -1, -1)
+"""For steps that are about the calling process alone."""
+
 
 class OomScore(NamedTuple):
     """How much sooner or later than others the OOM killer chooses the process (oom_score_adj in proc(5))."""
@@ -48,11 +56,18 @@ class OomScore(NamedTuple):
         return f"set the OOM score adjustment {self.adjustment}"
 
     def execute(self, world: World) -> None:
-        set_oom_score(procfs.of(world), self.adjustment)
+        _set_oom_score(procfs.of(world), self.adjustment)
+
+    def early(self) -> None:
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # the host's: nobody else was here before
+        try:
+            _set_oom_score(proc, self.adjustment)
+        finally:
+            os.close(proc)
 
 
-def set_oom_score(proc: int, adjustment: int) -> None:
-    """Set the calling process's OOM score adjustment through the procfs `proc`; what it has already is no change."""
+def _set_oom_score(proc: int, adjustment: int) -> None:
+    """Set it through the procfs `proc`. In a user namespace a process that is not dumpable may not, only read it."""
     if int(procfs.read(proc, "self/oom_score_adj")) != adjustment:
         procfs.write(proc, "self/oom_score_adj", str(adjustment))
 
@@ -64,7 +79,7 @@ class IoPriority(NamedTuple):
     priority: int  # 0, the highest, to 7
 
     ADVICE = {
-        errno.EPERM: _HOST_PRIVILEGE.format("NICE", "use IOPRIO_CLASS_BE, or the host's user namespace with SYS_NICE"),
+        errno.EPERM: _HOST_PRIVILEGE.format("NICE", "use IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE"),
         errno.EINVAL: "the classes are IOPRIO_CLASS_RT, _BE and _IDLE, the priorities 0 to 7",
     }
 
@@ -89,6 +104,9 @@ class IoPriority(NamedTuple):
         if syscalls.ioprio_get() != wanted:
             syscalls.ioprio_set(wanted)
 
+    def early(self) -> None:
+        self.execute(NOWHERE)
+
 
 class Scheduler(NamedTuple):
     """The process's scheduling policy and its parameters (scheduler in config.md, sched_setattr(2))."""
@@ -104,8 +122,8 @@ class Scheduler(NamedTuple):
     ADVICE = {
         errno.EPERM: _HOST_PRIVILEGE.format(
             "NICE",
-            "use SCHED_OTHER, SCHED_BATCH or SCHED_IDLE without a lower nice value, or the host's user namespace "
-            "with SYS_NICE; on cgroup v1 real-time policies also need cpu.rt_runtime_us",
+            "use SCHED_OTHER, SCHED_BATCH or SCHED_IDLE without a lower nice value; on cgroup v1 real-time policies "
+            "also need cpu.rt_runtime_us",
         ),
         errno.EINVAL: "this kernel has no such policy, or its parameters do not fit; see sched(7)",
         errno.EBUSY: "the deadline cannot be kept beside those that were promised before; ask for less",
@@ -154,12 +172,18 @@ class Scheduler(NamedTuple):
             bits |= FLAGS[flag]
         if self.policy not in POLICIES:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.policy)
+        times = self.runtime, self.deadline, self.period
+        wanted = POLICIES[self.policy], bits, self.nice, self.priority, times
         try:
-            syscalls.sched_setattr(
-                POLICIES[self.policy], bits, self.nice, self.priority, self.runtime, self.deadline, self.period
-            )
+            if syscalls.sched_getattr() != wanted:
+                syscalls.sched_setattr(*wanted)
         except OSError as error:
             raise OSError(error.errno, error.strerror, self.policy) from error
+
+    def early(self) -> None:
+        # Who has a deadline cannot clone, and what is reset on fork is not inherited.
+        if self.policy != "SCHED_DEADLINE" and "SCHED_FLAG_RESET_ON_FORK" not in self.flags:
+            self.execute(NOWHERE)
 
 
 class Affinity(NamedTuple):

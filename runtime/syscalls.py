@@ -30,9 +30,9 @@ if _MACHINE not in _OLD_NUMBERS:
     raise ImportError(f"creche runs on x86_64 and aarch64, not on {_MACHINE}")
 _EXECVE, _EXECVEAT = 59, 322  # x86_64: for its machine code alone
 _PIVOT_ROOT, _CAPSET, _SECCOMP, _KEYCTL, _RT_SIGACTION = _OLD_NUMBERS[_MACHINE]
-_CAPGET, _SCHED_SETATTR, _IOPRIO_SET, _IOPRIO_GET = {
-    "x86_64": (125, 314, 251, 252),
-    "aarch64": (90, 274, 30, 31),
+_CAPGET, _SCHED_SETATTR, _SCHED_GETATTR, _IOPRIO_SET, _IOPRIO_GET = {
+    "x86_64": (125, 314, 315, 251, 252),
+    "aarch64": (90, 274, 275, 30, 31),
 }[_MACHINE]
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
 _PIDFD_OPEN, _CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 434, 435, 436, 437, 442
@@ -59,6 +59,8 @@ MS_NODEV = 4
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
+MS_UNBINDABLE = 1 << 17
+MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
 # open_tree(2), move_mount(2), fsopen(2), mount_setattr(2)
@@ -71,6 +73,7 @@ MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
+_FSPICK, _FSPICK_CLOEXEC, _FSPICK_EMPTY_PATH, _FSCONFIG_CMD_RECONFIGURE = 433, 1, 8, 7
 FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_SET_FD, FSCONFIG_CMD_CREATE = 0, 1, 5, 6
 MOUNT_ATTR_RDONLY = 0x01
 MOUNT_ATTR_NOSUID = 0x02
@@ -80,6 +83,7 @@ MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR__ATIME = 0x70
+MOUNT_ATTR_NOSYMFOLLOW = 0x00200000
 MOUNT_ATTR_IDMAP = 0x00100000
 
 # openat2(2)
@@ -452,10 +456,19 @@ def move_mount_to(mount_descriptor: int, path: str) -> None:
 
 
 def mount_setattr(
-    descriptor: int, *, set_flags: int = 0, clear: int = 0, recursive: bool = False, userns: int | None = None
+    descriptor: int,
+    *,
+    set_flags: int = 0,
+    clear: int = 0,
+    recursive: bool = False,
+    userns: int | None = None,
+    propagation: int = 0,
 ) -> None:
-    """Change the attributes of the mount behind `descriptor`; `userns` idmaps a detached one (mount_setattr(2))."""
-    attributes = _MountAttr(attr_set=set_flags, attr_clr=clear)
+    """Change the attributes of the mount behind `descriptor`; `userns` idmaps a detached one (mount_setattr(2)).
+
+    `propagation` is MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE; 0 leaves it.
+    """
+    attributes = _MountAttr(attr_set=set_flags, attr_clr=clear, propagation=propagation)
     if userns is not None:
         attributes.attr_set |= MOUNT_ATTR_IDMAP
         attributes.userns_fd = userns
@@ -464,6 +477,17 @@ def mount_setattr(
     what = "mount_setattr idmap" if userns is not None else f"mount_setattr {set_flags:#x}"
     size = ctypes.sizeof(attributes)
     _syscall(what, _MOUNT_SETATTR, descriptor, empty, flags, ctypes.byref(attributes), size)
+
+
+def fspick(descriptor: int) -> int:
+    """Return a context in which the filesystem of the mount behind `descriptor` is reconfigured (fspick(2))."""
+    flags = _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH
+    return _syscall(f"descriptor {descriptor}", _FSPICK, descriptor, ctypes.c_char_p(b""), flags)
+
+
+def fsconfig_reconfigure(context: int) -> None:
+    """Give the filesystem of a context what was configured (FSCONFIG_CMD_RECONFIGURE in fsconfig(2))."""
+    _syscall("fsconfig reconfigure", _FSCONFIG, context, _FSCONFIG_CMD_RECONFIGURE, None, None, 0)
 
 
 def fsopen(kind: str) -> int:
@@ -593,10 +617,21 @@ def capget() -> tuple[int, int, int]:
     return effective, permitted, inheritable
 
 
-def sched_setattr(policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int) -> None:
-    """Set this thread's scheduling policy and its attributes, times in nanoseconds (sched_setattr(2))."""
-    attributes = struct.pack("=IIQiIQQQII", 56, policy, flags, nice, priority, runtime, deadline, period, 0, 0)
+_sched_attr = struct.Struct("=IIQiIQQQII")  # SCHED_ATTR_SIZE_VER1: size, the six below, two clamps
+
+
+def sched_setattr(policy: int, flags: int, nice: int, priority: int, times: tuple[int, int, int]) -> None:
+    """Set this thread's scheduling policy; `times` are runtime, deadline and period in ns (sched_setattr(2))."""
+    attributes = _sched_attr.pack(_sched_attr.size, policy, flags, nice, priority, *times, 0, 0)
     _syscall(f"scheduling policy {policy}", _SCHED_SETATTR, 0, ctypes.c_char_p(attributes), 0)
+
+
+def sched_getattr() -> tuple[int, int, int, int, tuple[int, int, int]]:
+    """Return this thread's policy, flags, nice value, priority and times, as `sched_setattr` takes them."""
+    answer = ctypes.create_string_buffer(_sched_attr.size)
+    _syscall("scheduling policy", _SCHED_GETATTR, 0, answer, _sched_attr.size, 0)
+    _, policy, flags, nice, priority, *times, _, _ = _sched_attr.unpack(answer.raw)
+    return policy, flags, nice, priority, (times[0], times[1], times[2])
 
 
 def ioprio_set(value: int) -> None:

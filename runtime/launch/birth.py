@@ -289,6 +289,9 @@ class _Middle:
         try:
             for tasks in subject.tasks:  # the thread moves itself: `cgroup.procs` would wait for an RCU grace period
                 os.write(tasks, b"0")
+            for each in subject.enter:  # what only the host's root may do, and the child inherits
+                if hasattr(each, "early"):
+                    _early(each)
             step = "join the namespaces"
             new = _join(subject.namespaces) if isinstance(subject, Birth) else _join_through(subject)
             step = "clone pid 1" if isinstance(subject, Birth) else "clone the process"
@@ -305,6 +308,8 @@ class _Middle:
                 advice = "the container has ended, or ends at this moment"
             path = error.filename if isinstance(error.filename, str) and error.filename.startswith("/") else None
             self.failure = StartFailure(step, error.errno, error.strerror or "", path, advice, CANNOT_START)
+        except StartFailure as error:
+            self.failure = error
         except BaseException as error:  # noqa: BLE001 -- the last frame of a clone: there is no caller to raise to
             self.failure = StartFailure(step, None, repr(error), None, None, INTERNAL)
 
@@ -493,6 +498,13 @@ def _is_start_hook(step: Operation) -> bool:
 def _execute(operation: Operation, world: World) -> None:
     try:
         operation.execute(world)
+    except OSError as error:
+        raise failure(operation, error) from error
+
+
+def _early(operation: Any) -> None:
+    try:
+        operation.early()
     except OSError as error:
         raise failure(operation, error) from error
 

@@ -1,0 +1,6 @@
+/* The least of programs. */
+#include <unistd.h>
+
+int main(void) {
+    return write(1, "hello\n", 6) == 6 ? 0 : 1;
+}

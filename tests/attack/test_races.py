@@ -1,0 +1,120 @@
+"""Paths that another process swaps while containers start: CVE-2021-30465, CVE-2025-31133.
+
+The racer has what an attacker may have: a directory of the root filesystem, or of a volume that two containers share.
+"""
+
+import contextlib
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.attack.attacking import Attacking, Change, canary, every, install, without_filter, without_userns
+from tests.kernel.runtime.launching import Refused
+
+
+@contextlib.contextmanager
+def racing(place: Path, names: tuple[str, str], program: Path) -> Generator[None]:
+    """Exchange two names below a directory without a pause."""
+    with subprocess.Popen([program, place, *names], stderr=subprocess.PIPE) as racer:
+        try:
+            yield
+            assert racer.poll() is None, "the racer gave up"
+        finally:
+            racer.kill()
+
+
+def planted() -> set[str]:
+    return {path.name for path in canary().place.iterdir()} - {"secret", "passwd"}
+
+
+def sweep() -> None:
+    """Take away what a successful attack, a control's, has left in the canary directory."""
+    for path in canary().place.iterdir():
+        if path.name not in ("secret", "passwd"):
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+class Arena:
+    """A launcher, a root, a volume that is raced, and a mount whose target lies in what is swapped."""
+
+    def __init__(self, launcher: Attacking, place: Path, *, mapped: bool, where: str) -> None:
+        self.launcher, self.mapped, self.run = launcher, mapped, 0
+        self.root, self.volume, self.data = place / "root", place / "volume", place / "data"
+        for each in (self.root, self.volume, self.data):
+            each.mkdir()
+            each.chmod(0o777)
+        install("read.c", self.root / "read")
+        for each in ("proc", "dev", "sys", "tmp", "vol"):
+            (self.root / each).mkdir()
+        (self.data / "mine").write_text("mine\n")
+        self.raced = self.volume if where == "volume" else self.root
+        (self.raced / "swapped").mkdir()
+        (self.raced / "other").symlink_to(canary().place)
+        self.target = "/vol/swapped/at" if where == "volume" else "/swapped/at"
+        launcher.hold(userns=None if not mapped else [0x7FFF0000, 65536])
+
+    def change(self, config: dict[str, Any]) -> None:
+        options = ["bind", "nosuid", "nodev", *(["idmap"] if self.mapped else [])]
+        for source, target in ((self.volume, "/vol"), (self.data, self.target)):
+            config["mounts"].append({"destination": target, "type": "bind", "source": str(source), "options": options})
+
+    def start(self) -> bool:
+        """Start one container and let it look; whether it started at all."""
+        self.run += 1
+        change: Change = every(self.change, *(() if self.mapped else (without_userns, without_filter)))
+        secret = ("/vol/swapped/secret", "/vol/other/secret", "/swapped/secret", f"{self.target}/../secret")
+        try:
+            # A layer of each run's own: what is copied up stays what it is, and could not be raced any more.
+            self.launcher.begin(self.run, ("/read", *secret), root=self.root, change=change, memory=1 << 20)
+        except Refused:
+            return False
+        self.launcher.exited("web", self.run)
+        return True
+
+
+CASES = [(where, mapped) for where in ("volume", "root") for mapped in (True, False)]
+
+
+def attacked(tries: int, place: Path, where: str, mapped: bool, *weaknesses: str) -> tuple[int, set[str], str]:
+    """Start up to so many containers against the racer; how many ran, what appeared on the host, what they saw."""
+    with Attacking(place, *weaknesses) as launcher:
+        arena = Arena(launcher, place, mapped=mapped, where=where)
+        racer = install("swap.c", place / "swap")
+        ran = 0
+        with racing(arena.raced, ("swapped", "other"), racer):
+            for _ in range(tries):
+                ran += arena.start()
+                if weaknesses and planted():
+                    break
+        return ran, planted(), launcher.told()
+
+
+@pytest.mark.parametrize(("where", "mapped"), CASES)
+def test_a_mount_target_that_is_swapped_leads_nowhere(where: str, mapped: bool, tmp_path: Path) -> None:
+    """The target's last part is made in a directory that becomes a link to the host. Some starts may be refused."""
+    ran, found, told = attacked(60, tmp_path / "real", where, mapped)
+    assert found == set()
+    assert canary().secret not in told
+    assert ran > 0, "nothing was raced"
+
+
+@pytest.mark.parametrize(("where", "mapped"), CASES)
+def test_a_launcher_that_follows_links_loses_the_race(where: str, mapped: bool, tmp_path: Path) -> None:
+    """The control: the target is made in the host's directory, where the container's root may never write."""
+    try:
+        _, found, _ = attacked(400, tmp_path / "weak", where, mapped, "links followed")
+        assert "at" in found
+    finally:
+        sweep()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("where", "mapped"), CASES)
+def test_ten_thousand_swapped_targets_lead_nowhere(where: str, mapped: bool, tmp_path: Path) -> None:
+    ran, found, told = attacked(2_500, tmp_path / "real", where, mapped)
+    assert (found, canary().secret in told) == (set(), False)
+    assert ran > 0

@@ -236,24 +236,30 @@ def clone_shared(function: Callable[[], None]) -> bool:
     is copied and nothing has to be copied on write. The child has descriptors, namespaces, credentials and cgroups of
     its own. `function` must not raise. Returns whether it came to its end; False: the child was killed.
     """
-    finished = False
-
-    def run(_: object) -> int:
-        nonlocal finished
-        function()
-        finished = True
-        return 0
-
-    callback = _Function(run)
+    between = _Between(function)
+    callback = _Function(between.run)
     flags = CLONE_VM | CLONE_VFORK | signal.SIGCHLD
     _interpreter.keep()
     pid: int = _libc.clone(callback, ctypes.c_void_p(_stack_top), flags, None)
-    if pid >= 0 and not finished:
+    if pid >= 0 and not between.finished:
         _interpreter.restore("a process between")
     if pid < 0:
         raise _failed("clone")
     os.waitpid(pid, 0)
-    return finished
+    return between.finished
+
+
+class _Between:
+    """What a child of `clone_shared` does."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function = function
+        self.finished = False
+
+    def run(self, _: object) -> int:
+        self.function()
+        self.finished = True
+        return 0
 
 
 # The machine code of `clone_and_exec`, x86_64: what runs between the clone and exec may not return into frames that the
@@ -305,8 +311,6 @@ class Execution(NamedTuple):
     """Of the program, instead of the path (AT_EMPTY_PATH in execveat(2))."""
 
 
-_Enter = ctypes.CFUNCTYPE(ctypes.c_int)
-_Failed = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
 _first_stack = mmap.mmap(-1, _STACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 _first_stack_start = ctypes.addressof(ctypes.c_char.from_buffer(_first_stack))
 
@@ -348,33 +352,7 @@ def clone_and_exec(
     no page fault is taken twice. Raises OSError as `clone3`.
     """
     assert _share_and_exec is not None, "CAN_SHARE_UNTIL_EXEC"
-    first = _First()
-    kept: list[object] = []
-    finished = False
-
-    def entered() -> int:
-        nonlocal finished
-        result = enter()
-        if not isinstance(result, int):
-            path = ctypes.create_string_buffer(b"" if result.descriptor is not None else os.fsencode(result.path))
-            tables = _strings(result.arguments), _strings(result.environment)
-            kept.extend((path, *tables))
-            places = ctypes.addressof(path), *map(ctypes.addressof, tables)
-            first.number, words = (
-                (_EXECVE, (*places, 0, 0))
-                if result.descriptor is None
-                else (_EXECVEAT, (result.descriptor, *places, AT_EMPTY_PATH))
-            )
-            first.arguments = (ctypes.c_long * 5)(*words)
-            result = 0
-        finished = True
-        return result
-
-    def refused(number: int) -> int:
-        return failed(-number)
-
-    callbacks = _Enter(entered), _Failed(refused)
-    first.enter, first.failed = (ctypes.cast(each, ctypes.c_void_p).value for each in callbacks)
+    _sharing.begin(enter, failed)
     arguments = _CloneArgs(flags=flags | CLONE_VM | CLONE_VFORK, stack=_first_stack_start, stack_size=_STACK)
     if cgroup is not None:
         arguments.flags |= CLONE_INTO_CGROUP
@@ -382,19 +360,72 @@ def clone_and_exec(
     if told is not None:
         arguments.flags |= CLONE_PARENT_SETTID
         arguments.parent_tid = told.address()
-    places = ctypes.addressof(arguments), ctypes.sizeof(arguments), ctypes.addressof(first)
+    places = ctypes.addressof(arguments), ctypes.sizeof(arguments), ctypes.addressof(_sharing.first)
     _interpreter.keep()
     pid = _share_and_exec(*places)
-    if pid >= 0 and not finished:
+    if pid >= 0 and not _sharing.finished:
         _interpreter.restore(f"pid {pid}")
+    finished = _sharing.end()
     if pid < 0:
         raise OSError(-pid, os.strerror(-pid), "clone3")
     return pid, finished
 
 
+class _Sharing:
+    """The one child that may be on this process's memory: what it is to do, made into C once for all."""
+
+    def __init__(self) -> None:
+        self.first = _First()
+        self.finished = False
+        self._enter: Callable[[], Execution | int] | None = None
+        self._failed: Callable[[int], int] | None = None
+        self._kept: tuple[object, ...] = ()
+        self._callbacks = (
+            ctypes.CFUNCTYPE(ctypes.c_int)(self._run),
+            ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(self._refuse),
+        )
+        # Not ctypes.cast, whose results refer to themselves: nobody collects cycles in a launcher.
+        pointers = (ctypes.c_void_p.from_buffer_copy(each).value for each in self._callbacks)
+        self.first.enter, self.first.failed = pointers
+
+    def begin(self, enter: Callable[[], Execution | int], failed: Callable[[int], int]) -> None:
+        self._enter, self._failed, self.finished = enter, failed, False
+
+    def end(self) -> bool:
+        """Forget the child; return whether it came to its exec."""
+        self._enter = self._failed = None
+        self._kept = ()
+        return self.finished
+
+    def _run(self) -> int:
+        assert self._enter is not None
+        result = self._enter()
+        if not isinstance(result, int):
+            path = ctypes.create_string_buffer(b"" if result.descriptor is not None else os.fsencode(result.path))
+            tables = _strings(result.arguments), _strings(result.environment)
+            self._kept = (path, *tables)
+            places = ctypes.addressof(path), *map(ctypes.addressof, tables)
+            if result.descriptor is None:
+                self.first.number, words = _EXECVE, (*places, 0, 0)
+            else:
+                self.first.number, words = _EXECVEAT, (result.descriptor, *places, AT_EMPTY_PATH)
+            for index, word in enumerate(words):
+                self.first.arguments[index] = word
+            result = 0
+        self.finished = True
+        return result
+
+    def _refuse(self, number: int) -> int:
+        assert self._failed is not None
+        return self._failed(-number)
+
+
 def _strings(texts: tuple[str, ...]) -> ctypes.Array[ctypes.c_char_p]:
     """Return a NULL-terminated array of C strings."""
     return (ctypes.c_char_p * (len(texts) + 1))(*map(os.fsencode, texts), None)
+
+
+_sharing = _Sharing()
 
 
 def setns(descriptor: int, kind: int) -> None:

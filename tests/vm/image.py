@@ -124,7 +124,7 @@ def _entry(path: Path, state: os.stat_result) -> Entry:
 @cache
 def _needed(path: str) -> tuple[str, ...]:
     """The libraries, the loader among them, that an ELF file is run with; none for scripts and static programs."""
-    with open(path, "rb") as opened:
+    with Path(path).open("rb") as opened:
         if opened.read(4) != b"\x7fELF":
             return ()
     done = subprocess.run(["ldd", path], capture_output=True, text=True, timeout=30, check=False)

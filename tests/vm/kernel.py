@@ -1,4 +1,4 @@
-"""The virtual machine's kernel: Debian's 6.1 for clouds, downloaded once, unpacked beside the checkout, not installed."""
+"""The machine's kernel: Debian's 6.1 for clouds, downloaded once and unpacked below the checkout, not installed."""
 
 import os
 import re

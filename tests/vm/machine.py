@@ -27,6 +27,9 @@ DISK = 4 << 30  # bytes; a sparse file
 RESULTS = 64 << 20  # bytes, likewise
 QEMU = "qemu-system-x86_64"
 _SECTOR = 512
+_RESERVED = (
+    30  # seconds of the timeout that are not the command's: it is interrupted before, so that its report is seen
+)
 _SAID = 6000  # characters of the console in an error
 
 
@@ -49,6 +52,7 @@ def run(command: str, *, timeout: float, memory: int = 1536, more: Sequence[arch
     booted = kernel.fetch(CACHE)
     entries = [
         archive.file("/command.sh", command.encode(), 0o755),
+        archive.file("/command.seconds", str(int(timeout - min(_RESERVED, timeout / 2))).encode()),
         archive.file("/command.directory", str(image.CHECKOUT).encode()),
         *more,
     ]
@@ -144,9 +148,9 @@ def _results(work: Path, seconds: float) -> Results:
 def pytest_command(paths: Sequence[str], *options: str) -> str:
     """Return the shell command that runs tests inside and leaves their report as /results/report.xml."""
     words = [
-        *(sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-q", "-x" if "-x" in options else "-ra"),
+        *(sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-q", "-ra", "--tb=short"),
         *("--basetemp=/tmp/tests", "--junitxml=/results/report.xml", "-o", "timeout=120", "-m", "not long"),
-        *(option for option in options if option != "-x"),
+        *options,
         *paths,
     ]
     return shlex.join(words)
@@ -159,7 +163,7 @@ def main() -> None:
     options.add_argument("command", nargs=argparse.REMAINDER)
     chosen = options.parse_args()
     words: list[str] = chosen.command or ["tests/kernel/runtime"]
-    paths = all(word.startswith(("tests/", "-")) for word in words)
+    paths = words[0].startswith(("tests/", "-"))
     command = pytest_command(words) if paths else shlex.join(words) if len(words) > 1 else words[0]
     done = run(command, timeout=chosen.timeout, memory=chosen.memory)
     print(done.output, end="")

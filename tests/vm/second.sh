@@ -16,7 +16,7 @@ $b ip link set lo up
 echo "CRECHE MACHINE: up after $($b cut -d' ' -f1 /proc/uptime) s"
 # A session of its own: the first process has no controlling terminal, and the tests are not to get one.
 cd "$($b cat /command.directory)" || exit 1
-{ $b setsid $b sh /command.sh 2>&1; echo $? > /results/status; } | $b tee /results/output
+{ $b setsid timeout -s INT -k 10 "$($b cat /command.seconds)" sh /command.sh 2>&1; echo $? > /results/status; } | $b tee /results/output
 $b tar -cf /dev/vdc -C /results . 
 $b sync
 echo "CRECHE MACHINE: done after $($b cut -d' ' -f1 /proc/uptime) s"

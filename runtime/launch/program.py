@@ -50,11 +50,14 @@ def enter_directory(path: str) -> None:
     what = f"enter the working directory {path}"
     try:
         os.chdir(path)
-        here = os.getcwd()
     except OSError as error:
         advice = "create it in the root filesystem, or correct workdir"
         raise StartFailure(what, error.errno, error.strerror or "", path, advice, CANNOT_START) from error
-    if not here.startswith("/"):
+    try:
+        inside = os.getcwd().startswith("/")
+    except OSError:  # no path leads there: the C library looks for one where the kernel says so
+        inside = False
+    if not inside:
         raise StartFailure(what, None, "it is outside the root", path, None, CANNOT_START)
 
 

@@ -157,6 +157,14 @@ class Launching:
     def create(self, run: int, *args: str, name: str = "web", **how: Any) -> dict[str, Any]:
         return self.answer(self.send_create(run, *args, name=name, **how))
 
+    @staticmethod
+    def config(*args: str) -> dict[str, Any]:
+        config = defaults.config()
+        config["process"]["args"] = list(args)
+        config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": BASE, "size": 65536}]
+        config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+        return config
+
     def send_create(
         self,
         run: int,
@@ -167,10 +175,7 @@ class Launching:
         change: Callable[[dict[str, Any]], object] | None = None,
         operation: str = "create",
     ) -> int:
-        config = defaults.config()
-        config["process"]["args"] = list(args)
-        config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": BASE, "size": 65536}]
-        config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+        config = self.config(*args)
         config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]})
         if change is not None:
             change(config)
@@ -192,6 +197,47 @@ class Launching:
     def run_at_once(self, number: int, *args: str, name: str = "web", **how: Any) -> dict[str, Any]:
         """Create and start in one request."""
         return self.answer(self.send_create(number, *args, name=name, operation="run", **how))
+
+    def exec(self, identity: str, *args: str, name: str = "web", **how: Any) -> int:
+        """Run one more process; its pid once its program runs."""
+        pid: int = self.answer(self.send_exec(identity, *args, name=name, **how))["pid"]
+        return pid
+
+    def send_exec(
+        self,
+        identity: str,
+        *args: str,
+        name: str = "web",
+        streams: tuple[int, int, int] | None = None,
+        console: int | None = None,
+        change: Callable[[dict[str, Any]], object] | None = None,
+    ) -> int:
+        config = self.config(*args)
+        config["process"]["terminal"] = console is not None
+        if change is not None:
+            change(config)
+        place = Place(("/",), False, str(self.directory / name), init=False)
+        from runtime.plan import plan_exec
+
+        planned = plan_exec(config["process"], config["linux"], place)
+        packed = json.dumps({"enter": planned.packed()["enter"], "program": planned.program}).encode()
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        files = messages.memory_file("plan", packed), messages.memory_file("filter", default_filter())
+        given = (console,) if console is not None else streams or (null, null, null)
+        try:
+            terminal = console is not None
+            return self.send("exec", (*files, *given), name=name, exec=identity, seccomp=True, terminal=terminal)
+        finally:
+            for file in (*files, null):
+                os.close(file)
+
+    def exec_exited(self, identity: str, name: str = "web") -> tuple[int | None, int | None]:
+        """Code and signal of an exec, once it is told."""
+        while True:
+            for event in self.events:
+                if (event.get("event"), event.get("name"), event.get("exec")) == ("exec-exited", name, identity):
+                    return event["code"], event["signal"]
+            self._receive()
 
     def output(self, name: str = "web", suffix: str = "out") -> bytes:
         """Everything the container has written by now."""

@@ -46,10 +46,10 @@ class Side(Protocol):
         ...
 
 
-def program(directory: Path) -> Path:
+def program(directory: Path, text: str = PROGRAM) -> Path:
     """Compile the program once for all sides."""
     source, built = directory / "program.c", directory / "program"
-    source.write_text(PROGRAM)
+    source.write_text(text)
     subprocess.run(["gcc", "-O2", "-static", "-o", str(built), str(source)], check=True)
     return built
 
@@ -96,7 +96,7 @@ class Launcher:
         self.ask("hello", version=messages.VERSION, control=True, embedded=True)
         log = {"directory": str(directory / "log"), "max_size": 1 << 20, "max_files": 2}
         userns = [BASE, 65536] if mapped else None
-        cgroup = f"creche/bench-{os.getpid()}-{directory.name}/c"
+        self.cgroup = cgroup = f"creche/bench-{os.getpid()}-{directory.name}/c"
         resources = linux["resources"]
         self.ask("hold", name="c", userns=userns, cgroup=cgroup, resources=resources, log=log).close()
         layout = find()

@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--stats", action="store_true", help="print statistics once")
     made = command("spec", "write a config.json to begin with", identifier=False)
     made.add_argument("-b", "--bundle", default=".", help="where to")
-    made.add_argument("--rootless", action="store_true", help="not supported")
+    made.add_argument("--rootless", action="store_true", dest="without_root", help="not supported")
     command("features", "print what this runtime can do, as JSON", identifier=False)
     return top
 

@@ -18,6 +18,7 @@ from runtime import capabilities, hooks, namespaces, seccomp
 from runtime.cgroups.group import Group, Leaf
 from runtime.launch import birth, helper
 from runtime.launch.messages import memory_file
+from runtime.mounts import PIVOT_PLACE, AttachRoot, PivotRoot
 from runtime.oci import placing
 from runtime.oci.bundle import Bundle
 from runtime.oci.log import Log, OciError, stamp
@@ -111,6 +112,8 @@ def _create(directory: Directory, bundle: Bundle, how: How, log: Log, undo: cont
             state=state,
         ),
     )
+    for warning in steps.warnings:
+        log.warning(warning)
     profile: dict[str, Any] | None = linux.get("seccomp")
     filter_code = seccomp.cached(profile, directory.root / ".seccomp") if profile else None
     directory.write("config.json", json.dumps(config))
@@ -127,7 +130,7 @@ def _create(directory: Directory, bundle: Bundle, how: How, log: Log, undo: cont
         for operation in steps.prepare:
             log.debug(operation.describe())
             execute(operation, world)
-        enter = steps.enter if how.pivot else tuple(_unpivoted(step) for step in steps.enter)
+        enter = steps.enter if how.pivot else _unpivoted(steps.enter)
         program = program_of(steps.program, how.preserved)
         entry = leaf.open()
         closing.callback(entry.close)
@@ -213,14 +216,15 @@ def _namespaces(wanted: namespaces.Wanted, user: int | None, closing: contextlib
     return namespaces.Entered(tuple(joined), wanted.new - {"user"}, wanted.time_offsets)
 
 
-def _unpivoted(step: Operation) -> Operation:
-    return MoveRoot() if type(step).__name__ == "PivotRoot" else step
+def _unpivoted(steps: tuple[Operation, ...]) -> tuple[Operation, ...]:
+    """Return the steps with the root moved instead of pivoted (--no-pivot)."""
+    place = next((step.place for step in steps if isinstance(step, AttachRoot)), PIVOT_PLACE)
+    return tuple(MoveRoot(place) if isinstance(step, PivotRoot) else step for step in steps)
 
 
 def program_of(fields: dict[str, Any], preserved: int) -> birth.Program:
     """Return a plan's program; there is no init but what the bundle brings."""
-    more = {key: value for key, value in fields.items() if key not in ("arguments", "init", "keep")}
-    return birth.Program(arguments=tuple(fields["arguments"]), init=None, own_init=False, keep=preserved, **more)
+    return birth.Program.planned(fields, None, False)._replace(keep=preserved)
 
 
 def execute(operation: Operation, world: World) -> None:

@@ -80,6 +80,8 @@ def begin(
     filter_code = seccomp.cached(profile, directory.root / ".seccomp") if profile else None
     place = Place((), False, "", init=False, last_capability=capabilities.last(), root=record.rootfs, state="")
     steps = plan_exec(process, linux, place)
+    for warning in steps.warnings:
+        log.warning(warning)
     with contextlib.ExitStack() as closing:
         pidfd = syscalls.pidfd_open(record.pid)
         closing.callback(os.close, pidfd)

@@ -321,7 +321,7 @@ def _events(options: argparse.Namespace, _: Log) -> int:
 def _spec(options: argparse.Namespace, _: Log) -> int:
     from runtime.oci import spec
 
-    if options.rootless:
+    if options.without_root:
         raise OciError("spec --rootless is not supported: creche-oci runs as root")
     path = Path(options.bundle) / "config.json"
     try:

@@ -18,6 +18,8 @@ class MoveRoot(NamedTuple):
     and sysfs are detached first: they would let others be mounted that show all (mount_namespaces(7)).
     """
 
+    place: str  # where the root is attached
+
     def describe(self) -> str:
         return "move the root over / (no pivot_root)"
 
@@ -25,7 +27,7 @@ class MoveRoot(NamedTuple):
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             left, _, right = line.partition(" - ")
             point = left.split(" ")[4]
-            if right.split(" ")[0] in _REVEALING and not point.startswith("/dev/") and "\\" not in point:
+            if right.split(" ")[0] in _REVEALING and not point.startswith(f"{self.place}/") and "\\" not in point:
                 syscalls.umount2(point, syscalls.MNT_DETACH)
         os.fchdir(world.root)
         syscalls.mount(".", "/", None, _MS_MOVE)

@@ -101,7 +101,7 @@ def main() -> None:
         finally:
             app.end()
         print(
-            f"{runs} restarts each, in turn with runc run, 50 ms apart, ms from SIGKILL to the program's first instruction"
+            f"{runs} restarts each, in turn with runc run, 50 ms apart: ms from SIGKILL to the next first instruction"
         )
         for name, values in times.items():
             print("  {:10} p50 {:7.2f}  p90 {:7.2f}  p99 {:7.2f}".format(name, *sides.quantiles(values)))

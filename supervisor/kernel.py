@@ -6,32 +6,38 @@ cannot be made again: its containers are killed, told as dead, and made anew by 
 """
 
 import os
+import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from signal import SIGKILL
+from typing import Any, TypeVar
 
 import attrs
 import trio
 
 from net.addresses import AddressesExhausted, SubnetTaken, SubnetUnfit
 from runtime import capabilities, seccomp
-from runtime.cgroups.group import Group, remove_tree
+from runtime.cgroups.group import Group, Leaf, remove_tree
 from runtime.cgroups.hierarchy import CgroupError, Layout, find
 from runtime.launch import client, messages
 from runtime.launch.messages import Message, Packet
 from runtime.logs import last_lines
-from runtime.plan import Place, Plan, plan
+from runtime.plan import Place, Plan, plan, plan_exec
 from supervisor import claims
 from supervisor.app_file.spec import AppSpec, Container
 from supervisor.connection import Connection, LauncherGone, Refused
-from supervisor.container_config import HOST_ROOT, Surroundings, config_of, own_files, resources_of
-from supervisor.machine import Birth, Exit, Home, StartError, Survivor
+from supervisor.container_config import HOST_ROOT, Surroundings, config_of, own_files, process_of, resources_of
+from supervisor.machine import Birth, Exit, Home, Member, OperationFailed, Process, StartError, Survivor, Usage
+from supervisor.session import Ends, KernelSession, exit_of
 from supervisor.threads import in_thread
+from supervisor.usage import host_cpu, host_memory, members, traffic
 from supervisor.wiring import Wiring, port_key
+
+T = TypeVar("T")
 
 _LAST_LINES = 10
 _PATIENCE = 10.0  # seconds
@@ -58,6 +64,8 @@ class _Home:
 
     container: Container
     base: int | None
+    config: dict[str, Any]
+    place: Place
     plan: Plan
     packed: int
     """A memfd with the plan as the launcher takes it."""
@@ -87,13 +95,13 @@ class KernelMachine:
         self._greeted = trio.Event()
         self._launcher = 0
         self._used = False  # whether the launcher holds anything
-        self._init = True
         self._ports: set[str] = set()
         self._linked: set[str] = set()
         self._homes: dict[str, _Home] = {}
         self._containers: dict[str, Container] = {}
         self._bases: dict[str, int] = {}
         self._runs: dict[str, _Run] = {}
+        self._sessions: dict[str, KernelSession] = {}
         self._filters: dict[frozenset[str], int] = {}
         self._last_capability = capabilities.last()
         self._dismantling = False
@@ -155,6 +163,8 @@ class KernelMachine:
 
     async def _pump(self, connection: Connection, scope: trio.CancelScope) -> None:
         await connection.pump(self._hear)
+        for session in self._sessions.values():
+            session.finish(Exit(None, None))
         self._greeted = trio.Event()
         scope.cancel()
 
@@ -170,7 +180,6 @@ class KernelMachine:
             advice = "take the app down with the creche that started it, then start it again"
             raise StartError(self._app, "greet the launcher", error.fields["message"], advice=advice) from error
         self._launcher = packet.message["pid"]
-        self._init = packet.message["init"] is not None
         held: dict[str, Message] = packet.message["held"]
         self._used = bool(held)
         self._ports = set(packet.message["ports"])
@@ -209,6 +218,10 @@ class KernelMachine:
             run = self._runs.get(event["name"])
             if run is not None and run.number == event["run"]:
                 self._over(run, event)
+        elif event.get("event") == "exec-exited":
+            session = self._sessions.get(event["exec"])
+            if session is not None:
+                session.finish(exit_of(event))
         elif event.get("event") == "logger" and "error" in event:
             name = event.get("name")
             self._notice(name, f"the log of {name} cannot be kept: {event['error']}")
@@ -291,11 +304,23 @@ class KernelMachine:
 
     async def survivors(self) -> Mapping[str, Survivor]:
         """The runs that the launcher holds and that live."""
+        alive = {name: run for name, run in self._runs.items() if run.phase != "exited"}
+        frozen = await in_thread(self._frozen, {name: run.cgroup for name, run in alive.items()})
         return {
-            name: Survivor(run.number, run.pid, run.cgroup, run.userns, run.phase == "running")
-            for name, run in self._runs.items()
-            if run.phase != "exited"
+            name: Survivor(run.number, run.pid, run.cgroup, run.userns, run.phase == "running", name in frozen)
+            for name, run in alive.items()
         }
+
+    def _frozen(self, leaves: Mapping[str, str]) -> set[str]:
+        """Return which of the containers, each with its leaf's path, are frozen."""
+        layout = self._found_layout() if leaves else None
+        frozen: set[str] = set()
+        for name, path in leaves.items():
+            assert layout is not None
+            with suppress(CgroupError):  # it ended meanwhile, and is none that is frozen
+                if Leaf(Group.at(layout, path, {}).places, path).frozen():
+                    frozen.add(name)
+        return frozen
 
     # One container
 
@@ -348,11 +373,12 @@ class KernelMachine:
         if not packet.message["mapped"]:
             base = None
         config = config_of(container, await in_thread(self._write_files, container, base, group.path))
-        made = plan(config, self._place(container, base, group))
+        place = self._place(container, base, group)
+        made = plan(config, place)
         filtered = await self._filter(config)
         self._drop_home(name)
         packed = messages.memory_file("creche-plan", _json(made.packed()))
-        self._homes[name] = _Home(container, base, made, packed, filtered, self._launcher)
+        self._homes[name] = _Home(container, base, config, place, made, packed, filtered, self._launcher)
 
     def _make_directories(self, container: Container) -> list[str]:
         """Make the container's directories and volumes; return the host paths that its mounts idmap."""
@@ -484,6 +510,95 @@ class KernelMachine:
             signum = code - 128  # an init shows its program's signal as a shell does
         return Exit(code, signum, raw["oom"] and (signum == 9), tuple(lines))
 
+    async def exec(self, name: str, process: Process) -> KernelSession:
+        """Start one more process in the current run; its plan is made of the container's own config."""
+        home = self._homes[name]
+        identity = secrets.token_hex(16)
+        try:
+            made = plan_exec(process_of(home.config, process), home.config["linux"], home.place)
+            ends = Ends(terminal=process.terminal, stdin=process.stdin, owner=home.base)
+        except ValueError as error:
+            raise StartError(name, "plan the process", str(error)) from error
+        except OSError as error:
+            raise _os_error(name, "make its streams", error) from error
+
+        async def signal(signum: int) -> None:
+            with suppress(StartError):
+                (await self._ask(name, "exec-signal", exec=identity, signal=signum)).close()
+
+        session = self._sessions[identity] = KernelSession(ends, process.terminal, signal)
+        session.closed = partial(self._sessions.pop, identity, None)
+        packed = messages.memory_file("creche-exec", _json({"enter": made.packed()["enter"], "program": made.program}))
+        try:
+            descriptors = (packed, *(() if home.filter is None else (home.filter,)), *ends.given)
+            packet = await self._ask(
+                name, "exec", descriptors, exec=identity, seccomp=home.filter is not None, terminal=process.terminal
+            )
+            packet.close()
+            session.pid = packet.message["pid"]
+            ends.hand_over()
+            if process.terminal:
+                ends.receive_master()
+        except OSError as error:
+            await signal(SIGKILL)
+            session.close()
+            raise _os_error(name, "take its terminal", error) from error
+        except BaseException:
+            session.close()
+            raise
+        finally:
+            os.close(packed)
+        return session
+
+    async def freeze(self, name: str) -> None:
+        """Freeze the run's leaf; one that does not come to rest in time is thawed again."""
+        leaf = (await self._cgroups(name))[1]
+        try:
+            await _at_cgroup(leaf.freeze)
+        except OperationFailed:
+            await _at_cgroup(leaf.thaw)
+            raise
+
+    async def thaw(self, name: str) -> None:
+        """Thaw the run's leaf."""
+        await _at_cgroup((await self._cgroups(name))[1].thaw)
+
+    async def update(self, name: str, resources: Mapping[str, Any]) -> list[str]:
+        """Change limits of the container's cgroup while it runs."""
+        group = (await self._cgroups(name))[0]
+        return await _at_cgroup(partial(group.update, resources))
+
+    async def usage(self, name: str) -> Usage:
+        """Read the container's cgroup and the host's end of its link."""
+        group = (await self._cgroups(name))[0]
+        return await _at_cgroup(partial(self._usage, name, group))
+
+    def _usage(self, name: str, group: Group) -> Usage:
+        used = group.stats()
+        linked = name in self._wiring.addresses
+        return Usage(
+            at=time.time(),
+            cgroup=used,
+            traffic=traffic(self._wiring.interface(name)) if linked else None,
+            host_cpu=host_cpu(Path("/proc/stat").read_text()),
+            processors=len(os.sched_getaffinity(0)),
+            host_memory=host_memory(Path("/proc/meminfo").read_text()),
+        )
+
+    async def processes(self, name: str) -> list[Member]:
+        """Read procfs for what is in the run's leaf."""
+        leaf = (await self._cgroups(name))[1]
+        return await _at_cgroup(lambda: members(leaf.members()))
+
+    async def _cgroups(self, name: str) -> tuple[Group, Leaf]:
+        """Return the container's group and the leaf of its current run."""
+        run, container = self._runs.get(name), self._containers.get(name)
+        if run is None or container is None or run.phase == "exited":
+            raise OperationFailed(f"{name} does not run")
+        layout = await in_thread(self._found_layout)
+        group = Group.at(layout, f"{self._cgroup}/{name}", resources_of(container))
+        return group, group.known_leaf(run.number)
+
     async def publish(self, name: str, ready: bool) -> None:
         """Open or close its published ports."""
         container = self._containers.get(name)
@@ -533,6 +648,14 @@ class KernelMachine:
 
     def _log(self, name: str) -> Path:
         return self._directory / "logs" / name
+
+
+async def _at_cgroup(work: Callable[[], T]) -> T:
+    """Do it in a worker thread; raise OperationFailed in the cgroup's words."""
+    try:
+        return await in_thread(work)
+    except (OSError, ValueError) as error:
+        raise OperationFailed(str(error)) from error
 
 
 def _json(value: dict[str, Any]) -> bytes:

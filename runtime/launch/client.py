@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from runtime import syscalls
 
@@ -25,14 +24,8 @@ _BOOT = (
     "import sys; sys.path.append(sys.argv[1]); from runtime.launch.launcher import main; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
+_LASTING = "import os; os.fork() and os._exit(0); " + _BOOT
 _TREE = str(Path(__file__).resolve().parents[2])
-
-
-class Connected(NamedTuple):
-    """A connection to a launcher; `fresh` tells whether it was started for it."""
-
-    channel: socket.socket
-    fresh: bool
 
 
 def connect(run_directory: Path) -> socket.socket | None:
@@ -49,10 +42,13 @@ def connect(run_directory: Path) -> socket.socket | None:
     return channel
 
 
-def start(run_directory: Path, app: str, born: Callable[[int], None] | None = None) -> socket.socket:
+def start(
+    run_directory: Path, app: str, born: Callable[[int], None] | None = None, *, lasting: bool = False
+) -> socket.socket:
     """Start a launcher for `app` in `run_directory`, which exists, and return a connection to it. Raises OSError.
 
-    `born` is told its pid: it is this process's child, to be waited for once it ends.
+    `born` is told its pid: it is this process's child, to be waited for once it ends. One that is `lasting` is nobody's
+    child, for who goes on without the app: it would leave a zombie; `born` is not told, `hello` answers its pid.
     """
     path = run_directory / SOCKET_NAME
     path.unlink(missing_ok=True)
@@ -70,7 +66,17 @@ def start(run_directory: Path, app: str, born: Callable[[int], None] | None = No
             interpreter = _interpreter()
             opened.callback(os.close, interpreter)
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _BOOT, _TREE, *map(str, numbers), "creche-launcher", app],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    "-c",
+                    _LASTING if lasting else _BOOT,
+                    _TREE,
+                    *map(str, numbers),
+                    "creche-launcher",
+                    app,
+                ],
                 executable=f"/proc/{os.getpid()}/fd/{interpreter}",
                 pass_fds=numbers,
                 stdin=subprocess.DEVNULL,
@@ -84,8 +90,11 @@ def start(run_directory: Path, app: str, born: Callable[[int], None] | None = No
         except BaseException:
             ours.close()
             raise
+    if lasting and process.wait() != 0:
+        ours.close()
+        raise ChildProcessError(errno.ECHILD, "the launcher could not be started; its words are in", str(log.name))
     process.returncode = 0  # it outlives this object on purpose; whoever was told its pid waits for it
-    if born is not None:
+    if born is not None and not lasting:
         born(process.pid)
     return ours
 

@@ -116,7 +116,9 @@ class LogKeeper:
         if self.due is None:
             self._line.close()
         self._line = None
-        if not select.select([self._pidfd], [], [], _SHORT_LIFE)[0]:
+        ended = select.poll()  # a descriptor may be beyond what select takes
+        ended.register(self._pidfd, select.POLLIN)
+        if not ended.poll(_SHORT_LIFE * 1000):
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)

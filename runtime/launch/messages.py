@@ -20,6 +20,19 @@
       │                            │◀───────────────────────────────── its pidfd wakes │ dead
       │◀─────────── exited NAME RUN│ kept until the next create of NAME, or its forget
 
+One more process beside pid 1 takes the same way through a middle of its own:
+
+      │ exec NAME EXEC, plan, ────▶│ refused unless pid 1's program runs, and while NAME is paused
+      │   filter, streams          │ clone3 into the leaf cgroup ──▶│ "0" to v1 tasks
+      │   or console socket        │                                │ setns through pid 1's pidfd
+      │                            │◀─────────────────────── its pid│ clone3 PARENT ──▶│
+      │                            │ pidfd_open                     ╵                  │ ids, filter
+      │                            │◀──────────────────────────── "created" or an error│
+      │                            │ one byte at once ────────────────────────────────▶│ execve
+      │◀────────────── pid or error│                                                   │ the program
+      │ exec-signal NAME EXEC ────▶│ to its pidfd ────────────────────────────────────▶│
+      │◀── exec-exited NAME EXEC ──│ told to who asked for it; with him gone, to nobody ╵ dead
+
 One packet is one message: a JSON object, with descriptors beside it (SCM_RIGHTS) where it says so. Requests carry `id`,
 the answer has the same `id` and either `ok` or `error`; a message without `id` is an event. Large plans travel in a
 memfd. A packet cut short or short of descriptors is refused: a receiver near its descriptor limit gets fewer and no
@@ -32,11 +45,13 @@ import fcntl
 import json
 import os
 import socket
+import stat
 from typing import Any, NamedTuple
 
 VERSION = 1
 PACKET_LIMIT = 160_000  # bytes; about 200 kB is where the kernel refuses a packet
 DESCRIPTOR_LIMIT = 253  # SCM_MAX_FD, unix(7)
+CONTENT_LIMIT = 4 << 20  # bytes of a memfd; a plan with a thousand mounts has 200 kB
 
 Message = dict[str, Any]
 
@@ -168,5 +183,10 @@ def seal(descriptor: int, more: int = 0) -> None:
 
 
 def content(descriptor: int) -> bytes:
-    """Return a memfd's whole content."""
-    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    """Return a memfd's whole content; raise ProtocolError where it is none, or has more than anybody has to say."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise ProtocolError("a descriptor that came with a message is no memfd")
+    if found.st_size > CONTENT_LIMIT:
+        raise ProtocolError(f"a memfd of {found.st_size} bytes came with a message; the most is {CONTENT_LIMIT}")
+    return os.pread(descriptor, found.st_size, 0)

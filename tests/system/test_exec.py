@@ -85,7 +85,9 @@ def fields(status: str) -> dict[str, str]:
 def program(creche: Creche, name: str) -> int:
     """The pid of the container's own program on the host: its pid 1's child, or pid 1 itself."""
     found = json.loads(creche("top", "--json", name).out)
-    return next(each["pid"] for each in found if each["command"].startswith("sleep"))
+    return max((each for each in found if each["command"].endswith("sleep 1000")), key=lambda each: each["inner_pid"])[
+        "pid"
+    ]
 
 
 @pytest.mark.parametrize("name", ["web", "user", "loose"])

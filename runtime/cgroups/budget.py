@@ -6,12 +6,14 @@
 The kernel keeps both: a member never gets more than its own limit, all members never more than the budget's.
 """
 
+import errno
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from runtime.cgroups import freezer, oom, tree
 from runtime.cgroups.group import Group
-from runtime.cgroups.hierarchy import OURS, Layout
+from runtime.cgroups.hierarchy import OURS, CgroupError, Layout
+from runtime.cgroups.resources import Resources
 from runtime.cgroups.stats import Stats
 
 _DEPTH = 3
@@ -33,6 +35,7 @@ class Budget(NamedTuple):
         parts = path.split("/")
         if len(parts) < _DEPTH or parts[0] != OURS:
             raise ValueError(f"{path!r} is no budget: it must be {OURS}/<app>/<budget>, with its members below")
+        _refuse_throttles(layout, resources)
         return cls(Group.at(layout, path, resources))
 
     @property
@@ -46,6 +49,7 @@ class Budget(NamedTuple):
 
     def update(self, resources: Mapping[str, Any]) -> list[str]:
         """Change the limits that `resources` names while members run; see `Group.update`."""
+        _refuse_throttles(self.group.layout, resources)
         return self.group.update(resources)
 
     def stats(self) -> Stats:
@@ -74,3 +78,14 @@ class Budget(NamedTuple):
     def remove(self) -> bool:
         """Remove the budget and its members' empty directories; False while a process is left."""
         return self.group.remove()
+
+
+def _refuse_throttles(layout: Layout, resources: Mapping[str, Any]) -> None:
+    """Refuse what v1 counts for each cgroup alone: members would each get the whole budget."""
+    if Resources.parse(resources, update=True).throttles and "io" not in layout.controllers:
+        raise CgroupError(
+            errno.ENOTSUP,
+            "blockIO.throttle*Device is not supported for a budget on cgroup v1: each cgroup is throttled for itself",
+            None,
+            "limit each container, or use cgroup v2",
+        )

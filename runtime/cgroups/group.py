@@ -79,8 +79,13 @@ class Leaf(NamedTuple):
         return Entry(unified, tuple(tasks))
 
     def kill(self) -> None:
-        """SIGKILL all that is left in this leaf, which must then be removed: nothing can be cloned into it again."""
+        """SIGKILL all that is left in this leaf, which must then be removed: nothing can be cloned into it again.
+
+        A frozen one is thawed, with its group: else the dead would not end on v1, the next run be born frozen on v2.
+        """
         tree.kill(self.places, self.path, final=not self.shared)
+        if not self.shared:
+            freezer.release(self.places, self.path.rpartition("/")[0])
 
     def freeze(self, timeout: float = freezer.TIMEOUT) -> None:
         """Stop this run's processes; raises CgroupError with the pids that do not stand still, and lets all go on."""
@@ -208,12 +213,12 @@ class Group(NamedTuple):
             warnings += self._device_program(limits, again=True)
         for place in joining:
             self._join(place)
+            self._set(place, limits, warnings)  # once more, for what v1 wants to be told of each leaf
         return warnings
 
     def leaf(self, run: int) -> Leaf:
         """Make the fresh cgroup of run number `run`; an empty one left by a dead creche is replaced."""
         leaf = self.known_leaf(run)
-        made: list[Hierarchy] = []
         try:
             for place in leaf.places:
                 directory = place.directory(leaf.path)
@@ -222,9 +227,10 @@ class Group(NamedTuple):
                 except FileExistsError:
                     os.rmdir(directory)
                     os.mkdir(directory, 0o755)
-                made.append(place)
+                if place.version == 1 and "blkio" in place.controllers:
+                    _copy(place.directory(self.path), directory, v1.THROTTLES)
         except OSError as error:
-            tree.remove(tuple(made), leaf.path)
+            tree.remove(leaf.places, leaf.path)
             advice = "the group is gone: create it again" if error.errno == errno.ENOENT else None
             raise failed(error, "cannot make the run's cgroup", advice) from error
         return leaf
@@ -333,6 +339,9 @@ class Group(NamedTuple):
                     warnings.append(line.optional)
                 continue
             write(f"{directory}/{line.file}", line.value, line.advice)
+            if not fresh and place.version == 1 and line.file.startswith(v1.FLAT):
+                for each in walk(directory):
+                    write(f"{each}/{line.file}", line.value, line.advice)
 
     def _set_devices(self, place: Hierarchy, limits: Resources, *, fresh: bool) -> None:
         """Write v1's device rules; denying reaches the cgroups below by itself, allowing has to be said to each."""
@@ -444,6 +453,12 @@ def _needed(layout: Layout, limits: Resources, always: tuple[str, ...]) -> tuple
 
 def _reader(directory: str) -> stats.Read:
     return lambda file: read_if_there(f"{directory}/{file}")
+
+
+def _copy(above: str, below: str, files: tuple[str, ...]) -> None:
+    for file in files:
+        for line in (read_if_there(f"{above}/{file}") or "").splitlines():
+            write(f"{below}/{file}", line)
 
 
 def _move(directory: str, pid: int) -> None:

@@ -195,7 +195,8 @@ def memory_v1(read: Read) -> Memory | None:
         anon=counted.get("total_rss", counted.get("rss", 0)),
         kernel=number(read("memory.kmem.usage_in_bytes")) or 0,
         oom_kills=fields(read("memory.oom_control") or "").get("oom_kill", 0),
-        failures=number(read("memory.failcnt")) or 0,
+        # Where both limits are the same, it is the one of memory and swap that is met.
+        failures=(number(read("memory.failcnt")) or 0) + (number(read("memory.memsw.failcnt")) or 0),
         fields=counted,
     )
 

@@ -81,6 +81,10 @@ def writes(resources: Resources, now: Now = nothing, has: Callable[[str], bool] 
     return found
 
 
+FLAT = ("blkio.throttle.", "net_cls.", "net_prio.", "memory.swappiness")
+"""Beginnings of files that hold for one cgroup alone: what is set above it counts at most when it is made."""
+THROTTLES = tuple(f"blkio.throttle.{kind}_device" for kind in ("read_bps", "write_bps", "read_iops", "write_iops"))
+"""Files that do not even count then: v1 throttles each cgroup as if it lay directly below the root."""
 NO_DEVICE = "is there a whole disk (no partition) with these numbers? See lsblk"
 NO_HUGE_PAGES = "this kernel has the page sizes that /sys/kernel/mm/hugepages lists"
 

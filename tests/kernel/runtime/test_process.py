@@ -56,7 +56,10 @@ def test_the_five_sets_are_as_written(sets: tuple[int, ...], uid: int) -> None:
     assert inside(credentials(*sets, account=(uid, uid, ())) + SETS) == list(sets)
 
 
-SHOW = """os.execv("/usr/bin/awk", ["awk", '/^CapEff/ {print "\\"" $2 "\\""}', "/proc/self/status"])"""
+SHOW = """
+program = '/^CapEff/ {printf "%c%s%c", 34, $2, 34}'
+os.execv("/usr/bin/awk", ["awk", program, "/proc/self/status"])
+"""
 
 
 def test_ambient_ones_reach_a_users_program() -> None:

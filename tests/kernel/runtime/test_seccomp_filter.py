@@ -150,3 +150,81 @@ def test_an_executed_program_stays_under_it(program: Path) -> None:
     code = 'os.execv("/usr/bin/unshare", ["unshare", "--uts", "true"])'
     result = under(program, code)
     assert (result.returncode, "Operation not permitted" in result.stderr) == (1, True)
+
+
+ATTACKS = Path(__file__).with_name("attacks.c")
+REFUSED = {  # what attacks.c tries and a container may not, by the answer
+    EPERM: "keyctl add_key request_key io_uring_setup io_uring_enter io_uring_register userfaultfd bpf perf_event_open "
+    "kexec_load reboot init_module finit_module delete_module mount umount2 pivot_root open_tree move_mount fsopen "
+    "fsmount mount_setattr setns unshare open_by_handle_at swapon syslog quotactl acct iopl clone_newuser "
+    "clone_newuser_high kexec_file_load",
+    ENOSYS: "clone3 personality",
+    EAFNOSUPPORT: "",
+}
+_64_BITS_ONLY = {"clone_newuser_high", "kexec_file_load", "ptrace_other", "socket"}
+
+
+@pytest.fixture(scope="module", params=[64, 32])
+def attacks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The attacking program, static, for the machine's own system calls and for those of 32-bit programs."""
+    path = tmp_path_factory.mktemp("attacks") / f"attacks{request.param}"
+    how = ["-static", "-nostdlib", "-fno-stack-protector", "-O1", "-I/usr/include/x86_64-linux-gnu"]
+    subprocess.run(["gcc", f"-m{request.param}", *how, "-o", str(path), str(ATTACKS)], check=True, timeout=60)
+    return path
+
+
+def said(output: str) -> dict[str, int]:
+    return {name: int(error) for name, error in (line.split() for line in output.splitlines())}
+
+
+def test_no_program_of_either_size_gets_at_the_host(program: Path, attacks: Path) -> None:
+    result = under(program, f"os.execv({str(attacks)!r}, ['attacks'])")
+    found = said(result.stdout)
+    assert found.pop("getpid") == 0, result.stderr
+    others = {"ptrace_other": 3, "socket": EPERM}
+    expected = {name: error for error, names in REFUSED.items() for name in names.split()} | others
+    if attacks.name.endswith("32"):
+        expected = {name: error for name, error in expected.items() if name not in _64_BITS_ONLY}
+    assert found == expected
+
+
+def test_without_the_filter_the_same_program_gets_further(attacks: Path) -> None:
+    """The negative control: these answers are the kernel's to its arguments, not a refusal."""
+    result = subprocess.run([attacks], capture_output=True, text=True, check=True, timeout=60)
+    open_doors = {name for name, error in said(result.stdout).items() if error not in (EPERM, ENOSYS)}
+    assert open_doors >= set(OPEN_TO_ROOT.split())
+
+
+OPEN_TO_ROOT = """
+keyctl add_key request_key io_uring_setup io_uring_enter userfaultfd bpf perf_event_open mount umount2 pivot_root
+open_tree move_mount fsopen fsmount mount_setattr setns unshare open_by_handle_at clone3 personality clone_newuser
+"""
+
+
+def test_a_filter_loads_with_every_flag_of_oci(program: Path) -> None:
+    names = [f"SECCOMP_FILTER_FLAG_{name}" for name in ("TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV")]
+    code = f"flags = seccomp.flags_of({{'flags': {names!r}}}); seccomp.load(code, flags); print(flags)"
+    assert under(program, code).stdout == "7\n"
+
+
+@pytest.mark.parametrize(
+    ("action", "end"),
+    [
+        ({"action": "SCMP_ACT_KILL"}, -31),
+        ({"action": "SCMP_ACT_KILL_THREAD"}, -31),
+        ({"action": "SCMP_ACT_KILL_PROCESS"}, -31),
+        ({"action": "SCMP_ACT_TRAP"}, -31),
+        ({"action": "SCMP_ACT_TRACE", "errnoRet": 7}, ENOSYS),  # nobody traces
+        ({"action": "SCMP_ACT_ERRNO", "errnoRet": 42}, 42),
+        ({"action": "SCMP_ACT_LOG"}, 0),
+        ({"action": "SCMP_ACT_ALLOW"}, 0),
+    ],
+)
+def test_every_action_does_what_it_says(tmp_path: Path, action: dict[str, object], end: int) -> None:
+    rule = {"names": ["getppid"], **action}
+    default = "SCMP_ACT_LOG" if action["action"] == "SCMP_ACT_ALLOW" else "SCMP_ACT_ALLOW"
+    path = tmp_path / "action.bpf"
+    path.write_bytes(seccomp.compile({"defaultAction": default, "syscalls": [rule]}).code)
+    call = "libc = ctypes.CDLL(None, use_errno=True)\n"
+    code = call + "os._exit(ctypes.get_errno() if libc.syscall(110) < 0 else 0)"
+    assert under(path, code).returncode == end

@@ -59,3 +59,18 @@ def test_last() -> None:
 def test_a_contradiction_is_refused(add: list[str], drop: list[str]) -> None:
     with pytest.raises(ValueError, match="both added and dropped"):
         capabilities.adjusted(add, drop)
+
+
+def test_what_the_process_may_give() -> None:
+    assert capabilities.held("Name:\tx\nCapEff:\t0000000000000000\nCapBnd:\t00000000800405fb\n") == 0x800405FB
+
+
+def test_a_status_without_a_bounding_set_is_none() -> None:
+    with pytest.raises(ValueError, match="no CapBnd"):
+        capabilities.held("Name:\tx\n")
+
+
+def test_what_cannot_be_given_is_told() -> None:
+    wanted = ["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_OF_TOMORROW", "CAP_KILL", "CAP_SYS_ADMIN"]
+    mine = capabilities.mask(["CAP_CHOWN", "CAP_KILL"])
+    assert capabilities.beyond(wanted, mine) == ({"CAP_CHOWN", "CAP_KILL"}, ("CAP_SYS_ADMIN", "CAP_OF_TOMORROW"))

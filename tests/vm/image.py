@@ -36,6 +36,7 @@ PROGRAMS = (  # the host's own: a test sees inside what it sees outside
 LIBRARIES = ("libseccomp.so.2", "libnss_files.so.2", "libgcc_s.so.1")  # loaded at run time: nothing links them
 DISTRIBUTIONS = ("creche", "pytest", "pytest-timeout", "hypothesis")
 NOT_INSIDE = {"basedpyright", "ruff", "jsonschema"}  # of the tests' requirements: the laws and styles are read outside
+DEVELOPMENT = ("libc6-dev", "linux-libc-dev")  # Debian's packages of headers and static libraries
 CHECKED_OUT = ("creche.py", "pyproject.toml", "runtime", "supervisor", "net", "tests", "configs")
 STANDARD_LIBRARY_WITHOUT = {"test", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "site-packages"}
 STANDARD_LIBRARY_WITHOUT |= {"dist-packages", "pydoc_data", "config-3.11-x86_64-linux-gnu"}
@@ -74,6 +75,7 @@ def system(more: Iterable[Entry] = ()) -> Iterator[Entry]:
     for python in dict.fromkeys((sys.executable, "/usr/bin/python3")):
         yield from _python(python)
     yield from _site_packages()
+    yield from _compiler()
     for name in CHECKED_OUT:
         yield from _tree(CHECKOUT / name)
     yield archive.file("/usr/sbin/second", Path(__file__).with_name("second.sh").read_bytes(), 0o755)
@@ -184,6 +186,30 @@ def _site_packages() -> Iterator[Entry]:
 def _plain(requirement: str) -> str:
     name = re.match(r"[A-Za-z0-9._-]+", requirement)
     return re.sub(r"[-_.]+", "-", name[0]).lower() if name else requirement
+
+
+def _compiler() -> Iterator[Entry]:
+    """gcc for C, statically linked: what tests compile outside they compile inside, too."""
+    wanted = [shutil.which(name) for name in ("gcc", "as", "ld")]
+    for name in ("cc1", "collect2"):
+        wanted.append(_asked(f"-print-prog-name={name}"))
+    for path in wanted:
+        if path is None or not os.path.isabs(path):
+            raise Missing("gcc is missing or not whole: install gcc and libc6-dev")
+        yield from _program_file(path)
+    own = Path(_asked("-print-libgcc-file-name")).parent
+    parts = [*own.glob("*.o"), *own.glob("libgcc*.a"), own / "liblto_plugin.so"]
+    listed = subprocess.run(["dpkg", "-L", *DEVELOPMENT], capture_output=True, text=True, timeout=30, check=True)
+    parts += [Path(path) for path in listed.stdout.split("\n") if path.startswith(("/usr/include/", "/usr/lib/"))]
+    for part in parts:
+        if part.is_file() and part.suffix != ".gz":
+            yield from _program_file(str(part)) if part.suffix == ".so" else _as_it_is(str(part))
+    yield from _tree(own / "include")
+
+
+def _asked(question: str) -> str:
+    done = subprocess.run(["gcc", question], capture_output=True, text=True, timeout=30, check=True)
+    return done.stdout.strip()
 
 
 def _tree(top: Path, without: Iterable[str] = ()) -> Iterator[Entry]:

@@ -6,27 +6,46 @@ host's view, handed on as descriptors), pid 1 of the container the second (*ente
 
 from typing import Any
 
-from runtime import identity, mounts, overlay
+from runtime import devices, hooks, identity, labels, mounts, overlay, scheduling, sysctls, terminal
 from runtime.world import Operation
 
 KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         mounts.OpenTree,
+        mounts.OpenRoot,
+        mounts.Mapping,
+        mounts.Filesystem,
         overlay.MemoryLayer,
         overlay.Overlay,
-        mounts.Devices,
+        devices.Devices,
+        devices.Nodes,
         mounts.Target,
         mounts.ReadOnlyRoot,
         mounts.ControlGroups,
         mounts.Isolate,
         mounts.AttachRoot,
         mounts.NewMount,
+        mounts.Reconfigure,
         mounts.Attach,
         mounts.Mask,
         mounts.ReadOnlyPaths,
         mounts.PivotRoot,
+        mounts.Propagate,
+        mounts.OpenProcfs,
+        hooks.RuntimeHooks,
+        hooks.ContainerHooks,
+        sysctls.Sysctls,
+        scheduling.OomScore,
+        scheduling.IoPriority,
+        scheduling.Scheduler,
+        scheduling.Affinity,
+        labels.AppArmor,
+        labels.Selinux,
+        terminal.Terminal,
         identity.Hostname,
+        identity.Domainname,
+        identity.Personality,
         identity.Limit,
         identity.Identify,
         identity.Credentials,

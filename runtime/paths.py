@@ -18,17 +18,21 @@ def open_below(root: int, path: str, flags: int = os.O_PATH) -> int:
     return syscalls.openat2(root, path, flags, resolve=IN_ROOT)
 
 
-def make_directory(root: int, path: str) -> int:
-    """Return an O_PATH descriptor of the directory `path` below `root`, made with its parents where it is missing."""
+def make_directory(root: int, path: str, owner: tuple[int, int] = (0, 0)) -> int:
+    """Return an O_PATH descriptor of the directory `path` below `root`, made with its parents where it is missing.
+
+    What is made belongs to `owner`, a uid and a gid: the host's root makes targets in roots of other ids.
+    """
     try:
         return open_below(root, path, os.O_PATH | os.O_DIRECTORY)
     except FileNotFoundError:
         parent, name = os.path.split(path.rstrip("/"))
         if not name:
             raise
-    above = make_directory(root, parent or "/")
+    above = make_directory(root, parent or "/", owner)
     try:
         os.mkdir(name, 0o755, dir_fd=above)
+        _give(above, name, owner)
     except FileExistsError as error:  # a dangling symlink: following it by hand is how containers are escaped
         raise OSError(errno.ELOOP, "is a symbolic link that leads nowhere", path) from error
     except OSError as error:
@@ -38,14 +42,19 @@ def make_directory(root: int, path: str) -> int:
     return open_below(root, path, os.O_PATH | os.O_DIRECTORY)
 
 
-def make_file(root: int, path: str, *, replace_link: bool) -> int:
+def _give(directory: int, name: str, owner: tuple[int, int]) -> None:
+    if any(owner):
+        os.chown(name, *owner, dir_fd=directory, follow_symlinks=False)
+
+
+def make_file(root: int, path: str, *, replace_link: bool, owner: tuple[int, int] = (0, 0)) -> int:
     """Return an O_PATH descriptor of the file `path` below `root`, made empty where it is missing.
 
     With `replace_link` a symbolic link as the last component gives way to an empty file: what is mounted there is the
-    container's own, whatever the image linked it to.
+    container's own, whatever the image linked it to. What is made belongs to `owner`, as in `make_directory`.
     """
     parent, name = os.path.split(path)
-    above = make_directory(root, parent or "/")
+    above = make_directory(root, parent or "/", owner)
     try:
         try:
             kind = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
@@ -56,6 +65,7 @@ def make_file(root: int, path: str, *, replace_link: bool) -> int:
             kind = 0
         if kind == 0:
             os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=above))
+            _give(above, name, owner)
         elif stat.S_ISDIR(kind):
             raise OSError(errno.EISDIR, "is a directory where a file is to be mounted", path)
         return open_below(root, path)

@@ -1,77 +1,47 @@
 """From an OCI config to a list of operations: pure, so that `inspect --plan` can print what a start would do.
 
 The config has the runtime-spec's own field names (config.md, config-linux.md). What it asks for and this runtime does
-not do is refused here, by field; nothing is ignored.
+not do is refused here, by field; nothing is ignored. Only a bundle's config may have properties that the
+specification does not know (config.md, "Extensibility"). docs/oci.md lists every field.
 """
 
-import resource
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from runtime import capabilities, syscalls
-from runtime.identity import Credentials, Hostname, Identify, Limit, NoNewPrivileges, Seccomp
+from runtime import fields, hooks, namespaces, process_plan, root_plan, sysctls
+from runtime.fields import PlanError
+from runtime.hooks import ContainerHooks, RuntimeHooks
+from runtime.identity import Domainname, Hostname
 from runtime.mounts import (
-    Attach,
+    PIVOT_PLACE,
     AttachRoot,
-    ControlGroups,
-    Devices,
     Isolate,
     Mask,
-    NewMount,
-    OpenTree,
+    OpenProcfs,
     PivotRoot,
+    Propagate,
     ReadOnlyPaths,
     ReadOnlyRoot,
-    Target,
 )
 from runtime.operations import pack
-from runtime.overlay import MemoryLayer, Overlay
+from runtime.root_plan import Ids, Place
 from runtime.world import Operation
 
-DEVICE_NODES = (  # config-linux.md, "Default Devices"
-    ("null", 0o666, 1, 3),
-    ("zero", 0o666, 1, 5),
-    ("full", 0o666, 1, 7),
-    ("random", 0o666, 1, 8),
-    ("urandom", 0o666, 1, 9),
-    ("tty", 0o666, 5, 0),
+__all__ = ["Place", "Plan", "PlanError", "plan", "plan_exec"]
+
+_VERSION = re.compile(r"1\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")  # semver.org, major 1
+_PROPERTIES = "ociVersion process root hostname domainname mounts hooks linux annotations"
+_LINUX_PROPERTIES = (
+    "namespaces uidMappings gidMappings timeOffsets devices cgroupsPath resources sysctl seccomp rootfsPropagation "
+    "maskedPaths readonlyPaths mountLabel personality"
 )
-OWN_FILES = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"})
-"""Mounted files that replace a symbolic link of the root: they are the container's own, wherever an image points."""
-_PLACES = frozenset({"/dev/pts", "/dev/shm", "/dev/mqueue", "/sys/fs/cgroup"})
-"""What the fresh /dev and every sysfs have already."""
-
-_NAMESPACES = frozenset({"user", "network", "pid", "mount", "uts", "ipc", "cgroup"})
-_FLAGS = {
-    "ro": syscalls.MOUNT_ATTR_RDONLY,
-    "nosuid": syscalls.MOUNT_ATTR_NOSUID,
-    "nodev": syscalls.MOUNT_ATTR_NODEV,
-    "noexec": syscalls.MOUNT_ATTR_NOEXEC,
+_NOT_LINUX = {
+    "intelRdt": "no hardware of this kind could be tested; set up resctrl on the host and start the runtime in it",
+    "netDevices": "move the interface with `ip link set DEVICE netns`, from a createRuntime hook if need be",
+    "memoryPolicy": "use resources.cpu.mems to choose the memory nodes, or numactl in the container",
 }
-_SILENT = frozenset({"rw", "bind", "rbind", "idmap", "relatime", "private", "rprivate"})
-_DATA = {
-    "proc": frozenset[str](),
-    "sysfs": frozenset[str](),
-    "mqueue": frozenset[str](),
-    "devpts": frozenset({"newinstance", "ptmxmode", "mode", "gid", "uid"}),
-    "tmpfs": frozenset({"mode", "size", "uid", "gid", "nr_inodes"}),
-}
-
-
-class PlanError(ValueError):
-    """The config asks for something that cannot be planned; the text names the field."""
-
-
-class Place(NamedTuple):
-    """Where a container's root comes from: what OCI leaves to the runtime."""
-
-    layers: tuple[str, ...]  # host directories, the topmost first
-    idmapped: bool  # whether the layers' owners are the container's ids (never for the host's own root)
-    writable: str  # host directory that holds `upper` and `work`; empty with `memory`
-    memory: int = 0  # size in bytes of a writable layer in memory
-    hierarchies: tuple[tuple[str, str], ...] = ()  # as mounts.ControlGroups has them
-    init: bool = True
-    last_capability: int = 40
+_HOST_KINDS = frozenset({"user", "network", "pid", "mount", "uts", "ipc", "cgroup"})
 
 
 class Plan(NamedTuple):
@@ -79,7 +49,8 @@ class Plan(NamedTuple):
 
     prepare: tuple[Operation, ...]
     enter: tuple[Operation, ...]
-    program: dict[str, Any]
+    program: dict[str, Any]  # as runtime.launch.program.Program.planned takes it
+    warnings: tuple[str, ...] = ()  # what config.md lets a runtime leave out if it says so
 
     def packed(self) -> dict[str, Any]:
         """Return the plan as the launcher takes it."""
@@ -96,155 +67,168 @@ class Plan(NamedTuple):
 
 def plan(config: Mapping[str, Any], place: Place) -> Plan:
     """Return the operations that make a container of `config` at `place`; raise PlanError naming the field."""
-    _only(config, "", {"ociVersion", "process", "root", "hostname", "mounts", "linux", "annotations"})
-    process, linux = config["process"], config.get("linux", {})
-    _only(process, "process.", {"user", "args", "env", "cwd", "capabilities", "noNewPrivileges", "rlimits", "terminal"})
-    _only(
-        linux,
-        "linux.",
-        {
-            "namespaces",
-            "uidMappings",
-            "gidMappings",
-            "resources",
-            "cgroupsPath",
-            "seccomp",
-            "maskedPaths",
-            "readonlyPaths",
-        },
-    )
-    for number, namespace in enumerate(linux.get("namespaces", [])):
-        where = f"linux.namespaces[{number}]"
-        if namespace.get("path"):
-            raise PlanError(f"{where}.path: joining a namespace is not yet supported")
-        if namespace["type"] not in _NAMESPACES:
-            raise PlanError(f"{where} ({namespace['type']}): not yet supported")
-    if process.get("terminal"):
-        raise PlanError("process.terminal: terminals are not yet supported")
-    mappings = linux.get("uidMappings") or [{"hostID": 0}]
-    prepare, enter = _root(config, place, mappings[0]["hostID"])
-    enter.append(PivotRoot())
-    enter.append(Hostname(config.get("hostname", "localhost")))
-    enter.extend(_limits(process.get("rlimits", [])))
-    enter.extend(_identity(process, bool(linux.get("seccomp")), place.last_capability))
-    environment = dict(entry.split("=", 1) for entry in process.get("env", []))
-    program = {
-        "arguments": list(process["args"]),
-        "environment": environment,
-        "directory": process.get("cwd", "/"),
-        "init": place.init,
-    }
-    if not program["arguments"]:
-        raise PlanError("process.args: there is no program to run; give the container a command (a rootfs brings none)")
-    return Plan(tuple(prepare), tuple(enter), program)
-
-
-def _only(table: Mapping[str, Any], where: str, known: Iterable[str]) -> None:
-    for key, value in table.items():
-        if key not in known and value not in (None, [], {}, ""):
-            raise PlanError(f"{where}{key}: not yet supported")
-
-
-def _root(config: Mapping[str, Any], place: Place, owner: int) -> tuple[list[Operation], list[Operation]]:
-    prepare: list[Operation] = []
-    keys = tuple(f"layer {number}" for number in range(len(place.layers)))
-    for key, layer in zip(keys, place.layers, strict=True):
-        prepare.append(OpenTree(key, layer, place.idmapped, False, 0))
-    if place.memory:
-        prepare.append(MemoryLayer("writable", place.memory))
+    oci = bool(place.root)
+    if not oci:
+        fields.only(config, "", _PROPERTIES.split())
+        fields.only(fields.table(config, "", "linux"), "linux.", _LINUX_PROPERTIES.split())
+    version = fields.text(config, "", "ociVersion")
+    if not _VERSION.fullmatch(version):
+        raise PlanError(f"ociVersion: {version!r} is not supported; it must be 1.x.y")
+    process, linux = fields.table(config, "", "process"), fields.table(config, "", "linux")
+    if not process:
+        raise PlanError("process: it is missing, and a container cannot be started without")
+    if oci and not fields.text(fields.table(config, "", "root"), "root.", "path"):
+        raise PlanError("root.path: it is missing, and Linux needs it")
+    fields.refuse(linux, "linux.", _NOT_LINUX)
+    _annotations(config)
+    ids, kinds, private = _namespaces(linux, oci)
+    if not oci and process.get("terminal"):
+        raise PlanError("process.terminal is not supported for an app's container: use `creche exec -t`")
+    root = root_plan.root(config, place, ids, "cgroup" in kinds)
+    asked = process_plan.steps(process, linux, last=place.last_capability, init=place.init, oci=oci)
+    before, after = _hooks(config, place)
+    attach = AttachRoot("root", place.root) if before and oci else AttachRoot("root", PIVOT_PLACE)
+    prepare, enter = root.prepare, [*private, attach, *root.enter]
+    enter += _proc(linux, kinds, asked)
+    enter += before
+    sealed = _sealed(config, linux, place, prepare)
+    if oci:  # what follows may want to write to the root
+        enter.append(PivotRoot())
+        enter += _names(config, kinds, oci)
+        enter += asked.steps
+        position = next(at for at, step in enumerate(enter) if type(step).__name__ in _BEFORE_LAST)
+        enter[position:position] = [*root.late, *sealed, *_propagate(linux)]
     else:
-        prepare.append(OpenTree("writable", place.writable, False, False, 0))
-    prepare.append(Overlay("root", keys, "writable", owner if place.idmapped else 0))
+        enter += [*root.late, *sealed, PivotRoot(), *_propagate(linux)]
+        enter += _names(config, kinds, oci)
+        enter += asked.steps
+    enter += after
+    return Plan(tuple(prepare), tuple(enter), asked.program, (*root.warnings, *asked.warnings))
+
+
+def plan_exec(process: Mapping[str, Any], linux: Mapping[str, Any], place: Place) -> Plan:
+    """Return what one more process of a running container does; raise PlanError naming the field."""
+    asked = process_plan.entering(process, linux, last=place.last_capability, oci=bool(place.root))
+    return Plan((), (*asked.early, *asked.steps), asked.program, tuple(asked.warnings))
+
+
+_BEFORE_LAST = frozenset({"NoNewPrivileges", "Credentials", "Seccomp"})
+
+
+def _annotations(config: Mapping[str, Any]) -> None:
+    for key, value in fields.table(config, "", "annotations").items():
+        if not key or not isinstance(value, str):
+            raise PlanError(f"annotations: {key!r}: keys must not be empty, and values must be texts")
+
+
+def _namespaces(linux: Mapping[str, Any], oci: bool) -> tuple[Ids, frozenset[str], list[Operation]]:
+    """Return the ids, the kinds of namespaces that are not the host's, and what keeps mounts from the host."""
+    if oci:
+        try:
+            wanted = namespaces.read(linux)
+        except ValueError as error:
+            raise PlanError(str(error)) from error
+        kinds = wanted.new | {kind for kind, _ in wanted.paths}
+        ids = Ids("user" in kinds, wanted.uid_mappings, wanted.gid_mappings)
+        joined = "mount" not in wanted.new
+    else:
+        found: set[str] = set()
+        for where, namespace in fields.tables(linux, "linux.", "namespaces"):
+            kind = fields.text(namespace, f"{where}.", "type")
+            if namespace.get("path"):
+                raise PlanError(f"{where}.path is not supported: an app's containers have namespaces of their own")
+            if kind not in _HOST_KINDS:
+                raise PlanError(f"{where} ({kind}) is not supported for an app's container")
+            found.add(kind)
+        kinds, joined = frozenset(found), False
+        ids = Ids("user" in kinds, *(_mappings(linux, key) for key in ("uidMappings", "gidMappings")))
+    for key, maps in (("uidMappings", ids.uid_mappings), ("gidMappings", ids.gid_mappings)):
+        if maps and not any(inside == 0 for inside, _, _ in maps):
+            raise PlanError(f"linux.{key}: id 0 is not mapped; the container is set up by its own root")
     # A mount namespace of another user namespace than its parent's is born a slave: nothing leaves it
     # (mount_namespaces(7), "Restrictions on mount namespaces"), and what is attached here is private.
-    mapped = any(each["type"] == "user" for each in config.get("linux", {}).get("namespaces", []))
-    enter: list[Operation] = [AttachRoot("root")] if mapped else [Isolate(), AttachRoot("root")]
-    covered: list[str] = []
-    for number, mount in enumerate(config.get("mounts", [])):
-        _mount(f"mounts[{number}]", mount, place, owner, covered, prepare, enter)
-        covered.append(mount["destination"].rstrip("/") or "/")
-    if config.get("root", {}).get("readonly"):
-        (enter if place.idmapped else prepare).append(ReadOnlyRoot())
-    linux = config.get("linux", {})
-    if linux.get("readonlyPaths"):
-        enter.append(ReadOnlyPaths(tuple(linux["readonlyPaths"])))
-    if linux.get("maskedPaths"):
-        enter.append(Mask(tuple(linux["maskedPaths"])))
-    return prepare, enter
+    return ids, kinds, [] if ids.mapped and not joined else [Isolate()]
 
 
-def _mount(
-    where: str,
-    mount: Mapping[str, Any],
-    place: Place,
-    owner: int,
-    covered: list[str],
-    prepare: list[Operation],
-    enter: list[Operation],
-) -> None:
-    path: str = mount["destination"]
-    kind: str = mount.get("type", "bind")
-    options: list[str] = mount.get("options", [])
-    attributes = 0
-    data: dict[str, str] = {}
-    for option in options:
-        name, _, value = option.partition("=")
-        if option in _FLAGS:
-            attributes |= _FLAGS[option]
-        elif name in _DATA.get(kind, frozenset()):
-            data[name] = value
-        elif option not in _SILENT:
-            raise PlanError(f"{where} ({path}): the option {option!r} of a {kind} mount is not yet supported")
-    # The host's own root belongs to ids that the container does not have: only the launcher can make a target in it.
-    # A target on top of another mount of the list exists only inside.
-    inside = place.idmapped or any(path.startswith(f"{above}/") for above in covered if above != "/")
-    if kind == "bind" or "bind" in options or "rbind" in options:
-        key = f"mount {path}"
-        prepare.append(OpenTree(key, mount["source"], "idmap" in options, "rbind" in options, attributes))
-        (enter if inside else prepare).append(Target(path, key, path in OWN_FILES))
-        enter.append(Attach(key, path))
-        return
-    if kind not in (*_DATA, "cgroup"):
-        raise PlanError(f"{where} ({path}): mounts of type {kind!r} are not yet supported")
-    if path not in _PLACES:
-        (enter if inside else prepare).append(Target(path))
-    if path == "/dev" and kind == "tmpfs":
-        prepare.append(Devices("devices", DEVICE_NODES, owner))
-        enter.append(Attach("devices", path))
-    elif kind == "cgroup":
-        if place.hierarchies:
-            enter.append(ControlGroups(path, place.hierarchies, attributes))
-    else:
-        enter.append(NewMount(kind, path, tuple(data.items()), attributes))
+def _mappings(linux: Mapping[str, Any], key: str) -> tuple[tuple[int, int, int], ...]:
+    found: list[tuple[int, int, int]] = []
+    for where, each in fields.tables(linux, "linux.", key):
+        inside = fields.number(each, f"{where}.", "containerID", 0, 1 << 32, 0)
+        host = fields.number(each, f"{where}.", "hostID", 0, 1 << 32)
+        found.append((inside, host, fields.number(each, f"{where}.", "size", 1, 1 << 32, 1)))
+    return tuple(found)
 
 
-def _limits(rlimits: list[Mapping[str, Any]]) -> list[Operation]:
-    for number, limit in enumerate(rlimits):
-        if not limit["type"].startswith("RLIMIT_") or not hasattr(resource, limit["type"]):
-            raise PlanError(f"process.rlimits[{number}]: Linux has no limit {limit['type']!r}")
-    return [Limit(limit["type"], limit["soft"], limit["hard"]) for limit in rlimits]
+def _hooks(config: Mapping[str, Any], place: Place) -> tuple[list[Operation], list[Operation]]:
+    """Return the hooks that pid 1 stops for or runs: those before the pivot, those before its program."""
+    try:
+        found = hooks.read(config)
+    except ValueError as error:
+        raise PlanError(str(error)) from error
+    if not any(found.values()):
+        return [], []
+    if not place.state:
+        raise PlanError("hooks are not supported for an app's container: probes and restart policies watch over it")
+    before: list[Operation] = []
+    if found["prestart"] or found["createRuntime"]:
+        before.append(RuntimeHooks())
+    steps = {
+        stage: [ContainerHooks(stage, tuple(map(tuple, found[stage])), place.state)] if found[stage] else []
+        for stage in ("createContainer", "startContainer")
+    }
+    return [*before, *steps["createContainer"]], [*steps["startContainer"]]
 
 
-def _identity(process: Mapping[str, Any], seccomp: bool, last: int) -> list[Operation]:
-    user = process.get("user", {})
-    _only(user, "process.user.", {"uid", "gid", "additionalGids", "username"})
-    name = user.get("username") or f"{user.get('uid', 0)}:{user.get('gid', 0)}"
-    sets = process.get("capabilities", {})
-    masks = {key: capabilities.mask(sets.get(key, ())) for key in ("bounding", "permitted", "effective")}
-    credentials = Credentials(
-        **masks,
-        inheritable=capabilities.mask(sets.get("inheritable", ())),
-        ambient=capabilities.mask(sets.get("ambient", ())),
-        last=last,
-        root_only=True,
-    )
-    no_new_privileges = bool(process.get("noNewPrivileges"))
-    steps: list[Operation] = [Identify(name, tuple(str(each) for each in user.get("additionalGids", ())))]
-    if no_new_privileges:
-        steps.append(NoNewPrivileges())
-    elif seccomp:  # without no_new_privs only CAP_SYS_ADMIN may load a filter, and the credentials give that up
-        steps.append(Seccomp("seccomp"))
-    steps.append(credentials)
-    if no_new_privileges and seccomp:
-        steps.append(Seccomp("seccomp"))
-    return steps
+def _proc(linux: Mapping[str, Any], kinds: frozenset[str], asked: process_plan.Steps) -> list[Operation]:
+    """Return what writes to /proc, while the kernel still gives a procfs for it (runtime.procfs)."""
+    made: list[Operation] = []
+    if values := fields.table(linux, "linux.", "sysctl"):
+        try:
+            made.append(sysctls.Sysctls(sysctls.check(values, kinds)))
+        except ValueError as error:
+            raise PlanError(str(error)) from error
+    made += asked.early
+    if not made and any(type(step).__name__ in ("AppArmor", "Selinux") for step in asked.steps):
+        made.append(OpenProcfs())
+    return made
+
+
+def _sealed(
+    config: Mapping[str, Any], linux: Mapping[str, Any], place: Place, prepare: list[Operation]
+) -> list[Operation]:
+    """Return what takes away: the root's being writable, and paths; only the host's ids take the first of its root."""
+    made: list[Operation] = []
+    if fields.flag(fields.table(config, "", "root"), "root.", "readonly"):
+        (made if place.idmapped or place.root else prepare).append(ReadOnlyRoot())
+    if paths := _paths(linux, "readonlyPaths"):
+        made.append(ReadOnlyPaths(paths))
+    if paths := _paths(linux, "maskedPaths"):
+        made.append(Mask(paths))
+    return made
+
+
+def _paths(linux: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    paths = fields.texts(linux, "linux.", key)
+    for path in paths:
+        if not path.startswith("/"):
+            raise PlanError(f"linux.{key}: {path!r} is not an absolute path")
+    return paths
+
+
+def _propagate(linux: Mapping[str, Any]) -> list[Operation]:
+    asked = root_plan.propagation(linux)
+    return [] if asked is None else [Propagate(*asked)]
+
+
+def _names(config: Mapping[str, Any], kinds: frozenset[str], oci: bool) -> list[Operation]:
+    made: list[Operation] = []
+    hostname = fields.text(config, "", "hostname", "" if oci else "localhost")
+    domainname = fields.text(config, "", "domainname")
+    for key, name in (("hostname", hostname), ("domainname", domainname)):
+        if name and "uts" not in kinds:
+            raise PlanError(f"{key}: without a uts namespace of its own the container would rename the host")
+    if hostname:
+        made.append(Hostname(hostname))
+    if domainname:
+        made.append(Domainname(domainname))
+    return made

@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ _SECTOR = 512
 _RESERVED = (
     30  # seconds of the timeout that are not the command's: it is interrupted before, so that its report is seen
 )
+_LOOK = 0.3  # seconds between two looks at the console
 _SAID = 6000  # characters of the console in an error
 
 
@@ -47,14 +48,18 @@ class Results(NamedTuple):
     seconds: float
 
 
-def run(command: str, *, timeout: float, memory: int = 1536, more: Sequence[archive.Entry] = ()) -> Results:
-    """Boot, run the shell command in the checkout, and return what it left. Raises MachineError, NoKernel, Missing."""
+def run(
+    command: str, *, timeout: float, memory: int = 1536, show: Callable[[str], object] = lambda text: None
+) -> Results:
+    """Boot, run the shell command in the checkout, and return what it left. Raises MachineError, NoKernel, Missing.
+
+    `show` is told what appears on the console. The command is interrupted some seconds before `timeout`.
+    """
     booted = kernel.fetch(CACHE)
     entries = [
         archive.file("/command.sh", command.encode(), 0o755),
         archive.file("/command.seconds", str(int(timeout - min(_RESERVED, timeout / 2))).encode()),
         archive.file("/command.directory", str(image.CHECKOUT).encode()),
-        *more,
     ]
     with tempfile.TemporaryDirectory(prefix="creche-machine-") as made:
         work = Path(made)
@@ -66,12 +71,15 @@ def run(command: str, *, timeout: float, memory: int = 1536, more: Sequence[arch
         _format(work / "disk")
         began = time.monotonic()
         with _booted(work, booted.image, memory) as qemu:
-            try:
-                qemu.wait(timeout)
-            except subprocess.TimeoutExpired:
-                raise MachineError(
-                    f"the machine was not done after {timeout:g} s; its console:\n{_console(work)}"
-                ) from None
+            told = 0
+            while qemu.poll() is None:
+                if time.monotonic() - began > timeout:
+                    raise MachineError(f"the machine was not done after {timeout:g} s; its console:\n{_console(work)}")
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    qemu.wait(_LOOK)
+                said = _console(work, None)
+                show(said[told:])
+                told = len(said)
         return _results(work, time.monotonic() - began)
 
 
@@ -124,11 +132,12 @@ def _booted(work: Path, boot: Path, memory: int) -> Iterator[subprocess.Popen[by
             qemu.stderr.close()
 
 
-def _console(work: Path) -> str:
+def _console(work: Path, last: int | None = _SAID) -> str:
     try:
-        return (work / "console").read_text(errors="replace")[-_SAID:]
+        text = (work / "console").read_text(errors="replace")
     except FileNotFoundError:
-        return "(it said nothing)"
+        return ""
+    return text if last is None else text[-last:] or "(it said nothing)"
 
 
 def _results(work: Path, seconds: float) -> Results:
@@ -156,6 +165,10 @@ def pytest_command(paths: Sequence[str], *options: str) -> str:
     return shlex.join(words)
 
 
+def _show(text: str) -> None:
+    print(text.replace("\r", ""), end="", flush=True)
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--memory", type=int, default=1536, help="MiB")
@@ -165,11 +178,8 @@ def main() -> None:
     words: list[str] = chosen.command or ["tests/kernel/runtime"]
     paths = words[0].startswith(("tests/", "-"))
     command = pytest_command(words) if paths else shlex.join(words) if len(words) > 1 else words[0]
-    done = run(command, timeout=chosen.timeout, memory=chosen.memory)
-    print(done.output, end="")
+    done = run(command, timeout=chosen.timeout, memory=chosen.memory, show=_show)
     print(f"[machine: {done.seconds:.1f} s, exit status {done.status}]")
-    if done.status:
-        print(done.console[-2000:], file=sys.stderr)
     sys.exit(done.status)
 
 

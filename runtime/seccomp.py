@@ -43,6 +43,7 @@ _ARCHITECTURES = {  # AUDIT_ARCH_* in linux/audit.h, by OCI's names
         ("RISCV64", 0xC00000F3),
     )
 }
+_NATIVE = {"x86_64": _ARCHITECTURES["SCMP_ARCH_X86_64"], "aarch64": _ARCHITECTURES["SCMP_ARCH_AARCH64"]}
 _ACTIONS = {  # seccomp(2), "Return values"
     "SCMP_ACT_KILL": 0x00000000,
     "SCMP_ACT_KILL_THREAD": 0x00000000,
@@ -65,7 +66,7 @@ _FLAGS = {
 _OPERATORS = {
     f"SCMP_CMP_{name}": number for number, name in enumerate(("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"), start=1)
 }
-_EDITION = 2  # of what this module makes of a profile: programs of another one are not taken from the cache
+_EDITION = 3  # of what this module makes of a profile: programs of another one are not taken from the cache
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -87,8 +88,10 @@ def compile(profile: Mapping[str, Any]) -> Program:
     """Compile OCI's `linux.seccomp` (runtime-spec, config-linux.md, "Seccomp").
 
     A system call unknown to the installed libseccomp gets no rule of its own, so it meets the default action; its name
-    is in `skipped`. Raises ValueError for a profile that says nothing valid, SeccompError when libseccomp is missing
-    or refuses a rule.
+    is in `skipped`. Where the default is an error, system calls newer than all that the profile names answer ENOSYS,
+    as under runc: a C library that tries them first goes on as on an older kernel only then.
+
+    Raises ValueError for a profile that says nothing valid, SeccompError when libseccomp is missing or refuses a rule.
     """
     flags_of(profile)
     for key in ("listenerPath", "listenerMetadata"):
@@ -127,7 +130,12 @@ def compile(profile: Mapping[str, Any]) -> Program:
                     continue
                 for comparisons in alternatives:
                     _add(program, action, number, comparisons, f"{where} ({name})")
-        code = seccomp_ranges.shortened(program.export())
+        newest: dict[int, int] = {}
+        if profile.get("defaultAction") == "SCMP_ACT_ERRNO" and default & 0xFFFF != errno.ENOSYS:
+            tokens = {_ARCHITECTURES[name] for name in architectures} | {_NATIVE[os.uname().machine]}
+            named: list[list[str]] = [rule.get("names") or [] for rule in rules]
+            newest = _newest(program, tokens, [name for names in named for name in names])
+        code = seccomp_ranges.shortened(program.export(), newest)
     if len(code) // 8 > MAX_INSTRUCTIONS:
         raise SeccompError(
             errno.E2BIG,
@@ -149,6 +157,16 @@ _NO_LISTENER = (
     'answering system calls from another process is easily raced (seccomp_unotify(2), "NOTES"); allow the call, or '
     "refuse it with SCMP_ACT_ERRNO"
 )
+
+
+def _newest(program: syscalls.SeccompFilter, tokens: set[int], names: list[str]) -> dict[int, int]:
+    """Return the highest number that `names` have on each architecture; x32 shares x86_64's token."""
+    found: dict[int, int] = {}
+    for token in tokens - {_ARCHITECTURES["SCMP_ARCH_X32"]}:
+        numbers = [number for name in names if (number := program.number_on(token, name)) is not None]
+        if numbers:
+            found[token] = max(numbers)
+    return found
 
 
 def cached(profile: Mapping[str, Any], directory: Path) -> bytes:

@@ -10,7 +10,7 @@ between each two of them tells everything that it says before it looks at an arg
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 _LOAD, _AND, _RETURN, _JUMP = 0x20, 0x54, 0x06, 0x05
@@ -22,6 +22,8 @@ _CONDITIONS: dict[int, Callable[[int, int], bool]] = {
     _ANY_BIT: lambda a, k: bool(a & k),
 }
 _NUMBER, _ARCHITECTURE = 0, 4  # offsets in struct seccomp_data (seccomp(2))
+_X32 = 0x40000000  # __X32_SYSCALL_BIT
+_NOT_IMPLEMENTED = 0x00050026  # SECCOMP_RET_ERRNO with ENOSYS
 _REACH = 255  # instructions that a conditional jump can skip
 _instruction = struct.Struct("=HBBI")
 
@@ -37,13 +39,16 @@ class _UnknownShape(Exception):
     """The program does something that this module does not follow."""
 
 
-def shortened(program: bytes) -> bytes:
-    """Return a classic BPF program with the same answer to everything, `program` itself where none is shorter."""
+def shortened(program: bytes, newest: Mapping[int, int] | None = None) -> bytes:
+    """Return a classic BPF program with the same answer to everything, `program` itself where none is shorter.
+
+    But with the `newest` system call of an architecture, by AUDIT_ARCH_* token, whatever is newer answers ENOSYS.
+    """
     try:
-        result = _encoded(_rebuilt(_decoded(program)))
+        result = _encoded(_rebuilt(_decoded(program), newest or {}))
     except _UnknownShape:
         return program
-    return result if len(result) < len(program) else program
+    return result if newest or len(result) < len(program) else program
 
 
 class Reader:
@@ -112,14 +117,31 @@ def _ranges(steps: list[_Step], architecture: int, borders: list[int]) -> list[t
     return found
 
 
+def _aged(steps: list[_Step], ranges: list[tuple[int, int]], newest: int) -> list[tuple[int, int]]:
+    """Return `ranges` with the last step's answer for what is newer; x32's numbers are no newer ones."""
+    after = next(leaf for first, leaf in reversed(ranges) if first <= _X32)
+    changed = [
+        *((first, leaf) for first, leaf in ranges if first <= newest),
+        (newest + 1, len(steps) - 1),
+        *([] if any(first == _X32 for first, _ in ranges) else [(_X32, after)]),
+        *((first, leaf) for first, leaf in ranges if first >= _X32),
+    ]
+    return [each for at, each in enumerate(changed) if not at or not _same(steps, changed[at - 1][1], each[1])]
+
+
 def _same(steps: list[_Step], one: int, other: int) -> bool:
     return one == other or (steps[one][:2] == steps[other][:2] and steps[one].code == _RETURN)
 
 
-def _rebuilt(steps: list[_Step]) -> list[_Step]:
+def _rebuilt(steps: list[_Step], newest: Mapping[int, int]) -> list[_Step]:
     numbers, architectures = _compared(steps)
     borders = _borders(numbers)
     everywhere = [(first, _ranges(steps, first, borders)) for first in _borders(architectures)]
+    if newest:
+        steps = [*steps, _Step(_RETURN, _NOT_IMPLEMENTED, 0, 0)]
+        everywhere = [
+            (first, _aged(steps, ranges, newest[first]) if first in newest else ranges) for first, ranges in everywhere
+        ]
     common = everywhere[0][1]
     new = [_Step(_LOAD, _ARCHITECTURE, 1, 0)]
     special = [(architecture, ranges) for architecture, ranges in everywhere if ranges != common]

@@ -781,6 +781,7 @@ def libseccomp() -> ctypes.CDLL:
     library.seccomp_attr_set.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]
     library.seccomp_arch_add.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
     library.seccomp_syscall_resolve_name.argtypes = [ctypes.c_char_p]
+    library.seccomp_syscall_resolve_name_arch.argtypes = [ctypes.c_uint32, ctypes.c_char_p]
     rule = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.POINTER(_ScmpArgCmp)]
     library.seccomp_rule_add_array.argtypes = rule
     library.seccomp_export_bpf.argtypes = [ctypes.c_void_p, ctypes.c_int]
@@ -821,6 +822,12 @@ class SeccompFilter:
         """Return libseccomp's number of a system call, or None when it knows none (seccomp_syscall_resolve_name(3))."""
         number: int = self._library.seccomp_syscall_resolve_name(ctypes.c_char_p(_path(name)))
         return None if number == _NR_SCMP_ERROR else number
+
+    def number_on(self, architecture: int, name: str) -> int | None:
+        """Return a system call's number on the architecture of an AUDIT_ARCH_* token, or None where it has none."""
+        resolve = self._library.seccomp_syscall_resolve_name_arch
+        number: int = resolve(architecture, ctypes.c_char_p(_path(name)))
+        return number if number >= 0 else None  # below are libseccomp's own numbers of other architectures' calls
 
     def rule(self, action: int, number: int, comparisons: list[tuple[int, int, int, int]]) -> None:
         """Add a rule; each comparison is (argument, operator, first value, second value) (seccomp_rule_add(3))."""

@@ -89,3 +89,28 @@ def test_nothing_leads_out_of_it(path: str, number: int) -> None:
 def test_a_refused_write_says_what_and_where() -> None:
     with pytest.raises(OSError, match=r"cannot write 'rubbish': Invalid argument: '/proc/sys/kernel/shmmni'"):
         inside('procfs.write(procfs.fresh(), "sys/kernel/shmmni", "rubbish")')
+
+
+PIVOTED = """
+root = mounts.new_filesystem("tmpfs", {}, 0)
+syscalls.move_mount_to(root, "/mnt")
+os.mkdir("/mnt/dev"), os.mkdir("/mnt/proc"), open("/mnt/dev/null", "w").close()
+syscalls.move_mount_to(syscalls.open_tree("/dev/null"), "/mnt/dev/null")
+world.root = root
+mounts.NewMount("proc", "/proc", (), 0).execute(world)
+mounts.ReadOnlyPaths(("/proc/sys", "/proc/bus")).execute(world)
+mounts.Mask(("/proc/kcore", "/proc/acpi", "/proc/scsi", "/proc/keys")).execute(world)
+mounts.PivotRoot().execute(world)
+"""
+
+
+def test_it_is_there_after_a_pivot_too_whatever_is_masked() -> None:
+    """The masks of this very user namespace are not locked, so they do not count."""
+    assert inside(f"{PIVOTED}\n{SETTING}\nsay({REAL})") == "42"
+
+
+def test_without_a_whole_procfs_in_sight_there_is_none() -> None:
+    hidden = 'syscalls.umount2("/proc/sys", 2), syscalls.umount2("/proc", 2)'
+    with pytest.raises(OSError, match="is not the root of a procfs") as caught:  # but a directory of the root
+        inside(f"{PIVOTED}\n{hidden}\nprocfs.fresh()")
+    assert caught.value.errno == errno.EXDEV

@@ -203,3 +203,22 @@ def test_rules_that_only_repeat_the_default_are_passed_over() -> None:
 )
 def test_flags(names: list[str], flags: int) -> None:
     assert seccomp.flags_of({"flags": [f"SECCOMP_FILTER_FLAG_{name}" for name in names]}) == flags
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        ({"defaultErrnoRet": 1}, 0x00050026),
+        ({"defaultErrnoRet": 38}, 0x00050026),
+        ({"defaultErrnoRet": None, "defaultAction": "SCMP_ACT_KILL_PROCESS"}, 0x80000000),
+        ({"defaultErrnoRet": None, "defaultAction": "SCMP_ACT_LOG"}, 0x7FFC0000),
+    ],
+)
+def test_what_is_newer_than_the_profile_is_not_implemented(change: dict[str, Any], answer: int) -> None:
+    assert Reader(seccomp.compile({**SMALL, **change}).code).answer(450, X86_64) == answer
+
+
+def test_what_is_older_meets_the_default() -> None:
+    rule = {"names": ["close_range"], "action": "SCMP_ACT_ALLOW"}
+    reader = Reader(seccomp.compile({**SMALL, "defaultErrnoRet": 1, "syscalls": [rule]}).code)
+    assert [reader.answer(number, X86_64) for number in (435, 436)] == [0x00050001, 0x7FFF0000]

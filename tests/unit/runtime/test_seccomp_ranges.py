@@ -20,7 +20,7 @@ EDGES = (0x3FFFFFFF, 0x40000000, 0x40000001, 0x40000027, 0x7FFFFFFF, 0x80000000,
 def long_and_short(profile: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, bytes]:
     """What libseccomp makes of a profile, and what becomes of it."""
     with monkeypatch.context() as patch:
-        patch.setattr(seccomp_ranges, "shortened", lambda program: program)  # pyright: ignore[reportUnknownLambdaType]
+        patch.setattr(seccomp_ranges, "shortened", lambda program, newest: program)  # pyright: ignore[reportUnknownLambdaType]
         long = seccomp.compile(profile).code
     return long, seccomp_ranges.shortened(long)
 
@@ -116,7 +116,7 @@ def test_distant_answers_are_reached() -> None:
         for number in range(1, 1500, 2)
     )
     long = struct.pack("=HBBI", 0x20, 0, 0, 0) + steps + struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
-    rebuilt = seccomp_ranges._encoded(seccomp_ranges._rebuilt(seccomp_ranges._decoded(long)))
+    rebuilt = seccomp_ranges._encoded(seccomp_ranges._rebuilt(seccomp_ranges._decoded(long), {}))
     before, after = Reader(long), Reader(rebuilt)
     assert all(after.answer(number, X86_64) == before.answer(number, X86_64) for number in range(1600))
 
@@ -124,3 +124,19 @@ def test_distant_answers_are_reached() -> None:
 @pytest.mark.parametrize("code", [b"", struct.pack("=HBBI", 0x87, 0, 0, 0), struct.pack("=HBBI", 0x20, 0, 0, 0)])
 def test_what_is_not_understood_stays_what_it_is(code: bytes) -> None:
     assert seccomp_ranges.shortened(code) == code
+
+
+def test_what_is_newer_than_the_newest_is_not_implemented(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else changes: not what is older, not other architectures, not x32."""
+    profile = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+        "syscalls": [{"names": ["read", "openat", "close_range"], "action": "SCMP_ACT_ALLOW"}],
+    }
+    long, _ = long_and_short(profile, monkeypatch)
+    before, after = Reader(long), Reader(seccomp_ranges.shortened(long, {X86_64: 436}))
+    for architecture in ARCHITECTURES:
+        for number in (*range(520), *EDGES):
+            newer = architecture == X86_64 and 436 < number < 0x40000000
+            expected = 0x00050026 if newer else before.answer(number, architecture)
+            assert after.answer(number, architecture) == expected, (number, architecture)

@@ -67,8 +67,9 @@ def resolve(user: str, passwd: bytes = b"", group: bytes = b"", add: Sequence[st
     else:
         gid = found.gid
         more += [each.gid for each in groups if found.name and found.name in each.members]
-    more += [_gid(str(each), f"group_add {each}", groups) for each in add]
-    further = tuple(dict.fromkeys(each for each in more if each != gid))
+    added = [_gid(str(each), f"group_add {each}", groups) for each in add]
+    # The own group too where it is asked for: who left it by setgid would else escape what is denied to it.
+    further = tuple(dict.fromkeys(each for each in (*more, *added) if each != gid or each in added))
     if len(further) > MAX_GROUPS:
         raise ValueError(f"user {user!r}: {len(further)} groups are more than the kernel's {MAX_GROUPS}")
     return Account(found.uid, gid, further, found.home)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from runtime.cgroups import delegation, devices, freezer, oom, stats, tree, v1, v2
 from runtime.cgroups.files import failed, pids, read, read_if_there, walk, write
-from runtime.cgroups.hierarchy import OURS, CgroupError, Hierarchy, Layout, MissingController, read_only
+from runtime.cgroups.hierarchy import CgroupError, Hierarchy, Layout, MissingController, read_only
 from runtime.cgroups.resources import Resources
 from runtime.cgroups.rules import Uncoverable
 from runtime.cgroups.tree import remove_tree as remove_tree
@@ -312,7 +312,7 @@ class Group(NamedTuple):
 
     @property
     def _foreign(self) -> bool:
-        return self.anywhere and not self.path.startswith(f"{OURS}/")
+        return self.anywhere
 
     def _later(self, known: tuple[Hierarchy, ...] | None = None) -> tuple[Hierarchy, ...]:
         mounts = {place.mount for place in (self.used() if known is None else known)}

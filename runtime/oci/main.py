@@ -74,7 +74,7 @@ def _plainly(error: OSError | ValueError) -> str:
         return str(error)
     text = error.strerror or str(error)
     advice: str | None = getattr(error, "advice", None)
-    where = f": {error.filename}" if error.filename else ""
+    where = f": {error.filename}" if error.filename and str(error.filename) not in text else ""
     return f"{text}{where}{f'; {advice}' if advice else ''}"
 
 

@@ -86,8 +86,10 @@ def _identify(process: Mapping[str, Any], oci: bool) -> Identify:
         fields.only(user, "process.user.", {"uid", "gid", "umask", "additionalGids", "username"})
     ids = [fields.number(user, "process.user.", key, 0, _MAX_ID, 0) for key in ("uid", "gid")]
     name = fields.text(user, "process.user.", "username") if not oci else ""  # in OCI it is for Windows
+    if not oci:  # an app's groups may have names
+        return Identify(name or f"{ids[0]}:{ids[1]}", tuple(str(each) for each in user.get("additionalGids") or ()))
     groups = fields.numbers(user, "process.user.", "additionalGids", 0, _MAX_ID)
-    return Identify(name or f"{ids[0]}:{ids[1]}", tuple(map(str, groups)))
+    return Identify(f"{ids[0]}:{ids[1]}", tuple(map(str, groups)))
 
 
 def _terminal(process: Mapping[str, Any], *, own_node: bool) -> Terminal | None:

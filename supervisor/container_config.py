@@ -15,6 +15,8 @@ from supervisor.machine import Process
 CPU_PERIOD = 100_000  # microseconds, the kernel's default (sched-bwc.rst)
 OWN_FILES = ("hosts", "hostname", "resolv.conf")
 HOST_ROOT = "/"
+HOST_ONLY = ("/proc/slabinfo", "/proc/vmallocinfo")
+"""Files of the kernel's memory that the root of another user namespace cannot open, and the host's own could."""
 COVERED = (("/root", "0700"), ("/home", "0755"), ("/run", "0755"), ("/tmp", "1777"))
 """What of the host's own root is hidden behind an empty tmpfs, with the tmpfs's mode."""
 
@@ -36,6 +38,10 @@ class Surroundings:
     cgroup: str
     machine: str
     """As `os.uname().machine` has it."""
+    oom_score: int = 0
+    """The supervisor's own oom_score_adj, which everything below it inherits (proc_pid_oom_score_adj(5))."""
+    seccomp: Mapping[str, Any] | None = None
+    """The profile of its own that `security.seccomp` names."""
 
 
 def config_of(container: Container, around: Surroundings) -> dict[str, Any]:
@@ -66,10 +72,18 @@ def config_of(container: Container, around: Surroundings) -> dict[str, Any]:
         linux["uidMappings"] = linux["gidMappings"] = mapping
     else:
         linux["namespaces"] = [each for each in linux["namespaces"] if each["type"] != "user"]
-    if security.seccomp == "default":
+    if around.seccomp is not None:
+        linux["seccomp"] = dict(around.seccomp)
+    elif security.seccomp == "default":
         linux["seccomp"] = seccomp_profile.default(names, around.machine)
     if not security.masked:
         linux["maskedPaths"] = linux["readonlyPaths"] = []
+    elif not mapped:
+        linux["maskedPaths"] = [*linux["maskedPaths"], *HOST_ONLY]
+    if around.oom_score < 0:  # what protects the supervisor must not make a container the last to be killed
+        process["oomScoreAdj"] = 0
+    if container.sysctls:
+        linux["sysctl"] = dict(container.sysctls)
     linux["resources"] = resources_of(container)
     linux["cgroupsPath"] = around.cgroup
     return config

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 import trio
@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 _LAST_LINES = 10
 _PATIENCE = 10.0  # seconds
+_LARGEST_PROFILE = 1 << 20  # bytes
 _LAUNCHER_TRIES = 4
 """Launchers in a row that die before they answer; then the machine, not chance, is to blame."""
 
@@ -102,7 +103,7 @@ class KernelMachine:
         self._bases: dict[str, int] = {}
         self._runs: dict[str, _Run] = {}
         self._sessions: dict[str, KernelSession] = {}
-        self._filters: dict[frozenset[str], int] = {}
+        self._filters: dict[bytes, int] = {}
         self._last_capability = capabilities.last()
         self._dismantling = False
         self._notices_in, self._notices_out = trio.open_memory_channel[tuple[str | None, str]](float("inf"))
@@ -421,6 +422,8 @@ class KernelMachine:
             needs_nsswitch=rootfs != Path(HOST_ROOT) and not os.path.lexists(rootfs / "etc/nsswitch.conf"),
             cgroup=cgroup,
             machine=os.uname().machine,
+            oom_score=int(Path("/proc/self/oom_score_adj").read_text()),
+            seccomp=_profile(container.security.seccomp),
         )
 
     def _place(self, container: Container, base: int | None, group: Group) -> Place:
@@ -447,12 +450,12 @@ class KernelMachine:
         profile = config["linux"].get("seccomp")
         if profile is None:
             return None
-        allowed = frozenset(config["process"]["capabilities"]["bounding"])
-        if allowed not in self._filters:
+        key = _json(profile)
+        if key not in self._filters:
             code = await in_thread(seccomp.cached, profile, self._root / "cache")
-            if allowed not in self._filters:
-                self._filters[allowed] = messages.memory_file("creche-seccomp", code)
-        return self._filters[allowed]
+            if key not in self._filters:
+                self._filters[key] = messages.memory_file("creche-seccomp", code)
+        return self._filters[key]
 
     def plan_of(self, name: str) -> list[str]:
         """Return the container's plan, one line an operation. Raises KeyError before it is settled."""
@@ -648,6 +651,30 @@ class KernelMachine:
 
     def _log(self, name: str) -> Path:
         return self._directory / "logs" / name
+
+
+def _profile(choice: str) -> dict[str, Any] | None:
+    """Return the seccomp profile that a path names, in OCI's form; None for a word.
+
+    Raises OSError, and ValueError where it is none.
+    """
+    if choice in ("default", "unconfined"):
+        return None
+    import json
+
+    with Path(choice).open("rb") as file:
+        data = file.read(_LARGEST_PROFILE + 1)
+    try:
+        if len(data) > _LARGEST_PROFILE:
+            raise ValueError(f"it is larger than {_LARGEST_PROFILE} bytes")
+        found: Any = json.loads(data)
+        if not isinstance(found, dict) or "defaultAction" not in found:
+            raise ValueError("it is no JSON object with a defaultAction")
+        if "archMap" in found:
+            raise ValueError("Docker's own form (archMap, includes, excludes) is not supported: give it in OCI's form")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"security.seccomp: {choice} is no seccomp profile (config-linux.md): {error}") from error
+    return cast("dict[str, Any]", found)
 
 
 async def _at_cgroup(work: Callable[[], T]) -> T:

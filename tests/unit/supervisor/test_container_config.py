@@ -8,7 +8,8 @@ import pytest
 
 from runtime import defaults
 from supervisor.app_file.spec import Container
-from supervisor.container_config import Surroundings, config_of, own_files, resources_of
+from supervisor.container_config import HOST_ONLY, Surroundings, config_of, own_files, process_of, resources_of
+from supervisor.machine import Process
 
 AROUND = Surroundings(
     base=1_000_000,
@@ -55,6 +56,7 @@ ENVIRONMENT = [f"PATH={defaults.PATH}", "HOSTNAME=web"]
         ({"ulimits": {"nofile": 5}}, {"process.rlimits": [{"type": "RLIMIT_NOFILE", "soft": 5, "hard": 5}]}),
         ({"security": {"no_new_privileges": False}}, {"process.noNewPrivileges": False}),
         ({"security": {"seccomp": "unconfined"}}, {"linux.seccomp": None}),
+        ({"sysctls": {"net.core.somaxconn": 5}}, {"linux.sysctl": {"net.core.somaxconn": "5"}}),
         ({"security": {"masked": False}}, {"linux.maskedPaths": [], "linux.readonlyPaths": []}),
         ({"limits": {"memory": "64M"}}, {"linux.resources.memory": {"limit": 64 << 20, "swap": 64 << 20}}),
         (
@@ -185,3 +187,47 @@ def test_without_limits_only_processes_are_counted() -> None:
 def test_own_files() -> None:
     assert own_files("h", "web", "r").keys() == {"hosts", "hostname", "resolv.conf", "nsswitch.conf"}
     assert own_files("h", "web", "r")["hostname"] == "web\n"
+
+
+def test_a_profile_of_ones_own_replaces_the_default() -> None:
+    profile = {"defaultAction": "SCMP_ACT_ALLOW"}
+    around = attrs.evolve(AROUND, seccomp=profile)
+    assert difference(made(), made(around, security={"seccomp": "/x"})) == difference(
+        made(), {**made(), "linux": {**made()["linux"], "seccomp": profile}}
+    )
+
+
+@pytest.mark.parametrize(("own", "expected"), [(-900, 0), (0, None), (500, None)])
+def test_protection_from_the_oom_killer_is_not_inherited(own: int, expected: int | None) -> None:
+    assert made(attrs.evolve(AROUND, oom_score=own))["process"].get("oomScoreAdj") == expected
+
+
+def test_the_hosts_root_sees_less_of_the_kernels_memory() -> None:
+    around = attrs.evolve(AROUND, base=None)
+    assert set(made(around)["linux"]["maskedPaths"]) - set(made()["linux"]["maskedPaths"]) == set(HOST_ONLY)
+    assert made(around, security={"masked": False})["linux"]["maskedPaths"] == []
+
+
+PROCESS = {"args": ["run"], "env": ["A=1"], "cwd": "/srv", "user": {"username": "web"}, "noNewPrivileges": True}
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, {}),
+        ({"env": {"A": "2", "B": "3"}}, {"env": ["A=2", "B=3"]}),
+        ({"directory": "/"}, {"cwd": "/"}),
+        ({"user": "5"}, {"user.username": "5"}),
+        ({"terminal": True}, {"terminal": True, "env": ["A=1", "TERM=xterm"]}),
+        (
+            {"terminal": True, "size": (24, 80)},
+            {"terminal": True, "env": ["A=1", "TERM=xterm"], "consoleSize": {"height": 24, "width": 80}},
+        ),
+    ],
+)
+def test_one_more_process_is_the_first_one_but_for_what_is_asked(
+    keys: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    plain = {**PROCESS, "args": ["sh"], "terminal": False}
+    asked = process_of({"process": PROCESS}, Process(("sh",), **keys))
+    assert difference(plain, asked) == expected

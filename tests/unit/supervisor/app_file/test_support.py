@@ -28,12 +28,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"egress": False}, "egress: limited egress is not yet supported"),
     ({"egress": ["10.0.0.0/8"]}, "egress: limited egress is not yet supported"),
     ({"limits": {"io_weight": 5}}, "limits.io_weight: it is not yet supported"),
-    ({"sysctls": {"net.core.somaxconn": 5}}, "sysctls: sysctls are not yet supported"),
     ({"devices": ["/dev/fuse"]}, "devices: devices are not yet supported"),
     ({"tty": True}, "tty: terminals are not yet supported"),
     ({"stdin": True}, "stdin: an open standard input is not yet supported"),
     ({"security": {"privileged": True}}, "security.privileged: privileged containers are not yet supported"),
-    ({"security": {"seccomp": "/x"}}, "security.seccomp: seccomp profiles of one's own are not yet supported"),
     ({"on_exhausted": ["x"]}, "on_exhausted: commands on the host are not yet supported"),
     ({"essential": True}, "essential: essential containers are not yet supported"),
     ({"readiness": {"tcp": 1}}, "readiness: probes are not yet supported"),
@@ -93,6 +91,7 @@ def test_every_container_key_has_its_effect_or_is_refused() -> None:
         *("rootfs", "command", "entrypoint", "env", "env_file", "workdir", "user", "hostname", "labels", "volumes"),
         *("writable", "links", "after", "ports", "network", "dns", "extra_hosts", "limits", "ulimits", "shm_size"),
         *("group_add", "read_only", "init", "stop", "restart", "security", "logs", "group"),
+        "sysctls",
     }
     assert built | {key.split(".")[0] for key in support.CONTAINER} == set(keys_of(Container))
     assert set(keys_of(Limits)) == {"memory", "swap", "cpus", "cpu_weight", "cpuset", "pids", "io_weight"}

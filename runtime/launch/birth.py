@@ -174,7 +174,13 @@ def deliver_running(birth: Birth) -> Child:
 
 def enter(entry: Entry, ends: Ends | None = None) -> Child:
     """Clone one more process into a running container, through a middle as `deliver` does, and as this raises."""
+    if "time" in entry.namespaces:
+        with contextlib.suppress(OSError):  # an older kernel: then pid 1 itself, where it may be looked into
+            entry.world.keep("time", fcntl.ioctl(entry.pidfd, _PIDFD_GET_TIME_NAMESPACE))
     return _clone(entry, ends)
+
+
+_PIDFD_GET_TIME_NAMESPACE = 0xFF07  # linux/pidfd.h, 6.11
 
 
 def _clone(subject: Birth | Entry, given: Ends | None) -> Child:
@@ -538,7 +544,7 @@ def _settle(namespaces: Entered) -> None:
 def _arrive(entry: Entry) -> None:
     """Stand in the container's root, which the middle has joined, and in its clocks."""
     if "time" in entry.namespaces:
-        _join_clocks(entry.pidfd)
+        _join_clocks(entry.world.descriptors.get("time", entry.pidfd))
     entry.world.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 

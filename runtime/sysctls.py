@@ -38,7 +38,10 @@ def check(values: Mapping[str, object], namespaces: Set[str]) -> tuple[tuple[str
     """
     found: dict[str, str] = {}
     for name, value in values.items():
-        parts = components(name)
+        try:
+            parts = components(name)
+        except ValueError as error:
+            raise ValueError(f"linux.sysctl {error}") from error
         dotted = ".".join(parts)
         if dotted in _FIELDS:
             raise ValueError(f"linux.sysctl {name!r} is not supported: the field {_FIELDS[dotted]!r} says it")

@@ -24,7 +24,7 @@ from supervisor.board import Board, Standing
 from supervisor.graph import waits_of
 from supervisor.journal import Record
 from supervisor.lifecycle import RESTING, Lifecycle, Trigger
-from supervisor.machine import Exit, Machine, OperationFailed, StartError, Survivor
+from supervisor.machine import Birth, Exit, Machine, OperationFailed, StartError, Survivor
 from supervisor.policy import Again, Death, Ended, History, Reason, decide
 from supervisor.scribe import Note, Scribe
 from supervisor.stories import ending, seconds, signal_number, told
@@ -243,7 +243,10 @@ class Actor:
                 self._life.on("pause" if survivor.frozen else "resume")
             started = self._machine.boottime() if self.record.started is None else self.record.started
             await self._machine.publish(self.name, True)
-            await self._commit(note, **changes, ready=True, begun=True, started=started)
+            lasts = not any(
+                map(_ends_run, self._mail)
+            )  # or whoever waits for ready would not wait for what replaces it
+            await self._commit(note, **changes, ready=lasts, begun=True, started=started)
             return self._running
         await self._commit(note, **changes)
         return self._back_off if state == "backing-off" else self._start
@@ -266,8 +269,33 @@ class Actor:
         return self._launch
 
     async def _launch(self) -> Step:
-        problem = await self._create()
-        return self._start if problem is None else partial(self._not_started, problem)
+        """Make the run that the record numbers and have it exec in one."""
+        while request := self._take():
+            if _ends_run(request):
+                return partial(self._stop_nothing, request)
+            self._refuse_momentary(request)
+        number = self.record.run
+        return await self._launched(number, await self._run(number))
+
+    async def _run(self, number: int) -> Birth | StartError:
+        try:
+            await self._settle()
+            self._alive = True
+            birth = await self._machine.run(self.name, number)
+        except StartError as problem:
+            self._alive = self._creates = False
+            return problem
+        self._creates = True
+        return birth
+
+    async def _launched(self, number: int, made: Birth | StartError) -> Step:
+        if isinstance(made, StartError):
+            return partial(self._not_started, made)
+        return await self._started(self._created_note(number, made), **_birth_of(made))
+
+    def _created_note(self, number: int, birth: Birth) -> Note:
+        story = f"{self.name} was created: run {number}, pid {birth.pid}, user namespace {birth.userns}"
+        return Note("created", story, cause=self._cause)
 
     async def _create(self) -> StartError | None:
         """Make the run that the record numbers."""
@@ -279,9 +307,7 @@ class Actor:
             self._alive = self._creates = False
             return problem
         self._creates = True
-        story = f"{self.name} was created: run {self.record.run}, pid {birth.pid}, user namespace {birth.userns}"
-        note = Note("created", story, cause=self._cause)
-        await self._commit(note, pid=birth.pid, cgroup=birth.cgroup, userns=birth.userns)
+        await self._commit(self._created_note(self.record.run, birth), **_birth_of(birth))
         return None
 
     async def _start(self) -> Step:
@@ -294,14 +320,19 @@ class Actor:
         except StartError as problem:
             self._alive = False
             return partial(self._not_started, problem)
+        return await self._started()
+
+    async def _started(self, *notes: Note, **changes: Any) -> Step:
         self._life.on("start")
         started, wall = self._machine.boottime(), self._machine.wall()
         await self._machine.publish(self.name, True)
         await self._commit(
-            Note("started", f"{self.name} started", cause=self._cause),
+            *notes,
+            Note("started", f"{self.name} started", cause=None if notes else self._cause),
             Note("ready", f"{self.name} is ready: it has no readiness probe and runs"),
             **{"started": started, "started_at": wall, "next_start_at": None},
             **{"ready": True, "begun": True},
+            **changes,
         )
         return self._running
 
@@ -394,7 +425,8 @@ class Actor:
         self._life.on("back-off")
         note = Note("restarting", f"{self.name} restarts in {seconds(decision.delay)} s: it {story}", death.reason)
         history = decision.history
-        await self._commit(
+        write = partial(
+            self._commit,
             *notes,
             note,
             **changes,
@@ -404,7 +436,17 @@ class Actor:
             deaths=history.restarts,
             next_start_at=now + decision.delay,
         )
-        return self._back_off
+        if decision.delay or self._mail or not self._creates:
+            await write()
+            return self._back_off
+        # Nothing to wait for: the next run is made while the end of this one is written down.
+        number = self.record.run + 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            made = await self._run(number)
+        self._answer()
+        self._life.on("begin")
+        return await self._launched(number, made)
 
     async def _back_off(self) -> Step:
         """Create at once, start at the deadline: the delay hides what creating costs.
@@ -412,9 +454,10 @@ class Actor:
         A creation that failed is not repeated before its delay is over.
         """
         self._answer()
-        if self.record.pid is None and self._creates and (problem := await self._create()):
-            return partial(self._not_started, problem)
         due = self.record.next_start_at or 0.0
+        waits = due > self._machine.boottime()
+        if waits and self.record.pid is None and self._creates and (problem := await self._create()):
+            return partial(self._not_started, problem)
         while (left := due - self._machine.boottime()) > 0:
             request = self._take()
             if request is None:
@@ -590,3 +633,8 @@ def _ends_run(request: Request) -> bool:
 
 def _target(request: Request) -> Literal["rest", "pend", "replace"]:
     return "rest" if request.kind == "stop" else "replace" if request.reason == "update" else "pend"
+
+
+def _birth_of(birth: Birth) -> dict[str, Any]:
+    """Return what a record keeps of a birth."""
+    return {"pid": birth.pid, "cgroup": birth.cgroup, "userns": birth.userns}

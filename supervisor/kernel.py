@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import attrs
 import trio
@@ -463,6 +463,17 @@ class KernelMachine:
 
     async def create(self, name: str, run: int) -> Birth:
         """Have pid 1 of run `run` made."""
+        return await self._make(name, run, "create")
+
+    async def run(self, name: str, run: int) -> Birth:
+        """Have pid 1 of run `run` made and executed."""
+        birth = await self._make(name, run, "run")
+        current = self._runs[name]
+        if current.phase == "created":
+            current.phase = "running"
+        return birth
+
+    async def _make(self, name: str, run: int, how: Literal["create", "run"]) -> Birth:
         home = self._homes[name]
         if home.launcher != self._launcher:
             await self.settle(self._containers[name])
@@ -470,7 +481,7 @@ class KernelMachine:
         descriptors = (home.packed,) if home.filter is None else (home.packed, home.filter)
         self._runs[name] = current = _Run(run, userns="host" if home.base is None else "mapped")
         try:
-            packet = await self._ask(name, "create", descriptors, run=run)
+            packet = await self._ask(name, how, descriptors, run=run)
         except StartError:
             self._over(current, None)
             raise

@@ -6,7 +6,7 @@ calls for one container:
 
     settle   once per life, again by whoever adopts it; idempotent
     create   run n: pid 1 exists and waits before exec
-    start    it execs
+    start    it execs; `run` does both in one, and faster
     wait     level-triggered, may be cancelled and asked again; then create of run n + 1 may come at once
     discard  at the very end, when nothing of it runs
 
@@ -250,6 +250,10 @@ class Machine(Protocol):
 
     async def start(self, name: str, run: int) -> None:
         """Let it exec. Raises StartError, also when the created run died meanwhile; then that run needs no kill."""
+        ...
+
+    async def run(self, name: str, run: int) -> Birth:
+        """Make run `run` and let it exec at once. Raises StartError, and then nothing of that run is left."""
         ...
 
     async def signal(self, name: str, signum: int) -> None:

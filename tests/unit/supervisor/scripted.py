@@ -224,6 +224,11 @@ class Scripted:
         await self._do("create", name, run)
         return Birth(self.runs[name][run].pid, f"{name}/run-{run}", "mapped")
 
+    async def run(self, name: str, run: int) -> Birth:
+        birth = await self.create(name, run)
+        await self.start(name, run)
+        return birth
+
     async def start(self, name: str, run: int) -> None:
         await self._do("start", name, run)
         born = self.runs[name][run]

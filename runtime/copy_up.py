@@ -52,7 +52,11 @@ def copy_up(root: int, path: str, into: int, *, itself: bool) -> None:
     try:
         _directory(source, into, _Budget(path), 0)
         if itself:
-            _attributes(into, os.fstat(source))
+            opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=into)  # a mount's is O_PATH
+            try:
+                _attributes(opened, os.fstat(source))
+            finally:
+                os.close(opened)
     finally:
         os.close(source)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import identity, mounts
+from runtime import devices, hooks, identity, labels, mounts, overlay, scheduling, sysctls, terminal
 from runtime.operations import KINDS, pack, unpack
 
 TEXT = st.text(max_size=8)
@@ -18,7 +18,13 @@ FIELDS: dict[Any, st.SearchStrategy[Any]] = {
     bool: st.booleans(),
     tuple[str, ...]: st.lists(TEXT).map(tuple),
     tuple[tuple[str, str], ...]: st.lists(st.tuples(TEXT, TEXT)).map(tuple),
-    tuple[tuple[str, int, int, int], ...]: st.lists(st.tuples(TEXT, *[st.integers(0, 4095)] * 3)).map(tuple),
+    tuple[tuple[int, int, int], ...]: st.lists(st.tuples(*[st.integers(0, 4095)] * 3)).map(tuple),
+    tuple[tuple[str, str, int, int, int, int, int], ...]: st.lists(
+        st.tuples(TEXT, TEXT, *[st.integers(0, 4095)] * 5)
+    ).map(tuple),
+    tuple[tuple[Any, ...], ...]: st.lists(
+        st.tuples(TEXT, st.lists(TEXT).map(tuple), st.lists(TEXT).map(tuple), st.none() | st.integers(1, 9))
+    ).map(tuple),
 }
 
 
@@ -39,7 +45,7 @@ def test_round_trip(operation: Any) -> None:
     assert back.describe() == operation.describe()
 
 
-@pytest.mark.parametrize("module", [mounts, identity])
+@pytest.mark.parametrize("module", [mounts, devices, overlay, hooks, identity, labels, scheduling, sysctls, terminal])
 def test_every_operation_can_travel(module: Any) -> None:
     found = {
         name
@@ -64,7 +70,7 @@ def test_what_is_no_operation(packed: list[Any]) -> None:
 
 
 def test_birth_knows_its_last_steps_by_name() -> None:
-    from runtime.launch.birth import _LAST
+    from runtime.launch.child import LAST
 
-    assert {"NoNewPrivileges", "Credentials", "Seccomp"} == _LAST
-    assert KINDS.keys() >= _LAST
+    assert {"NoNewPrivileges", "Credentials", "Seccomp"} == LAST
+    assert KINDS.keys() >= LAST

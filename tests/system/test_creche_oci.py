@@ -40,6 +40,7 @@ class Oci:
         rootfs = self.bundle / "rootfs"
         for name in ("bin", "proc", "sys", "dev", "tmp", "etc"):
             (rootfs / name).mkdir(parents=True)
+        (rootfs / "etc" / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
         shutil.copy(os.path.realpath(BUSYBOX), rootfs / "bin" / "busybox")
         for name in LINKS:
             (rootfs / "bin" / name).symlink_to("busybox")

@@ -464,10 +464,6 @@ def test_security_options(docker: Docker, tmp_path: Path) -> None:
     assert "temporarily unavailable" in docker.try_("run", *given, IMAGE, "busybox", "mkdir", "/tmp/x").err
 
 
-def test_privileged(docker: Docker) -> None:
-    assert int(status(docker, "--privileged")["CapEff"], 16) >> 21 & 1
-
-
 def test_init(docker: Docker) -> None:
     assert docker.run("--init", IMAGE, "cat", "/proc/1/comm") in ("docker-init", "tini")
 

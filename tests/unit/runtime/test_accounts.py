@@ -77,7 +77,7 @@ def test_no_surprises(user: str, words: str) -> None:
 
 def test_added_groups_come_once_and_the_first_where_it_is_added() -> None:
     assert resolve("web", PASSWD, GROUP, ["tape", 44, "26"]).groups == (4, 44, 26)
-    assert resolve("web", PASSWD, GROUP, ["tape", 1001, 1001]).groups == (4, 26, 1001)
+    assert resolve("web", PASSWD, GROUP, ["tape", 1001, 1001]).groups == (4, 44, 26, 1001)
 
 
 def test_a_file_too_large_is_refused() -> None:

@@ -40,11 +40,14 @@ def subtree(mount: str, root: str, own: str, mark: Mark) -> str:
     return ""
 
 
-def judge(mount: str, root: str, own: str, mark: Mark, processes: Callable[[str], int]) -> Verdict:
+def judge(
+    mount: str, root: str, own: str, mark: Mark, processes: Callable[[str], int], *, whole: bool = True
+) -> Verdict:
     """Say where creche's groups go and whether the kernel lets them have controllers.
 
     `processes` returns how many processes a directory's `cgroup.procs` lists. Only the hierarchy's real root may hold
-    processes and pass controllers on; every other cgroup on the way to the groups must hold none.
+    processes and pass controllers on; every other cgroup on the way to the groups must hold none. `whole` tells
+    whether the mount shows that root: inside a cgroup namespace, a part of the tree calls itself `/`, too.
     """
     base = subtree(mount, root, own, mark)
     if base:
@@ -55,7 +58,7 @@ def judge(mount: str, root: str, own: str, mark: Mark, processes: Callable[[str]
                 "start creche alone in it, then it makes room, or set DelegateSubgroup= (systemd 254 and later)",
             )
         return Verdict(True, f"the cgroup {base} is delegated; containers go below it")
-    if root not in ("", "/") or shown(root, own) != own:
+    if not whole:
         # The mount shows a part: of a container, most often, whose processes sit at the top of what it shows.
         if held := processes(mount):
             return Verdict(

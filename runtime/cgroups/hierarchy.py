@@ -173,6 +173,17 @@ def based(place: Hierarchy, mark: Callable[[str], str | None]) -> Hierarchy:
     return place._replace(base=base, controllers=frozenset(names))
 
 
+def standing(place: Hierarchy) -> delegation.Verdict:
+    """Say for `creche doctor` where groups go in the v2 hierarchy, and whether they can have controllers there."""
+
+    def processes(directory: str) -> int:
+        return len(Path(directory, "cgroup.procs").read_text().split())
+
+    # The kernel's real root has no such file (cgroup-v2.rst, "Core Interface Files").
+    whole = not Path(place.mount, "cgroup.events").exists()
+    return delegation.judge(place.mount, place.root, place.own, delegated, processes, whole=whole)
+
+
 def delegated(directory: str) -> str | None:
     """Return what systemd wrote on a cgroup's directory when it delegated it: "1", or None."""
     for name in delegation.ATTRIBUTES:

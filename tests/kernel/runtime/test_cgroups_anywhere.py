@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.cgroups.group import Group, step_aside
-from runtime.cgroups.hierarchy import CgroupError, Layout, based, delegated, find
+from runtime.cgroups.group import Group, remove_tree, step_aside
+from runtime.cgroups.hierarchy import CgroupError, Layout, based, delegated, find, standing
 from tests.kernel.runtime.confined import APP, MIB, born, ended, eventually, family, hog, sleeper
 
 TOP = f"elsewhere-{os.getpid()}"
@@ -124,18 +124,18 @@ def test_the_delegated_subtree_is_the_base(layout: Layout) -> None:
         if "pids" in mine.v2.controllers:
             assert Path(here, "creche/app/web/pids.max").read_text() == "5\n"
         code = ended(born(leaf, lambda: 6))
-        assert leaf.remove()
-        assert group.remove()
-        for path in ("creche/app", "creche"):
-            for each in group.places:
-                if Path(each.directory(path)).is_dir():
-                    Path(each.directory(path)).rmdir()
+        remove_tree(mine, "creche/app")
         return code
 
     code = ended(born(unit.itself(), inside))
-    Path(here, "creche-self").rmdir()
-    assert eventually(unit.remove)
-    for each in layout.places:
-        if Path(each.directory(APP)).is_dir():
-            Path(each.directory(APP)).rmdir()
-    assert code == 6
+    left = sorted(entry.name for entry in os.scandir(here) if entry.is_dir())
+    remove_tree(layout, APP)
+    assert (code, left) == (6, ["creche-self"])
+
+
+def test_where_groups_go_is_said(layout: Layout) -> None:
+    """This machine's own standing, by the kernel's files; without the unified tree nothing is delegated."""
+    if layout.v2 is None:
+        assert all(not place.base for place in layout.places)
+    else:
+        assert "containers go" in standing(layout.v2).words

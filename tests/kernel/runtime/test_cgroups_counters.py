@@ -65,7 +65,7 @@ def test_kills_are_told_of_the_whole_group(group: Make) -> None:
     found = web.stats().memory
     assert removed(leaf)
     assert found.oom_kills == 1
-    assert found.failures > 0
+    assert found.max_usage > 40 * MIB
 
 
 def test_what_is_not_counted_is_absent(group: Make, layout: Layout) -> None:

@@ -28,6 +28,7 @@ class Program(NamedTuple):
     umask: int = 0o022
     keep: int = 0  # so many of the caller's descriptors from 3 on reach the program (`--preserve-fds`)
     soft_files: int | None = OPEN_FILES  # None: the limit stays what it is
+    keyring: bool = True  # whether it gets a session keyring of its own
 
     @classmethod
     def planned(cls, fields: Mapping[str, Any], init: int | None, own_init: bool) -> "Program":

@@ -131,7 +131,7 @@ def _create(directory: Directory, bundle: Bundle, how: How, log: Log, undo: cont
             log.debug(operation.describe())
             execute(operation, world)
         enter = steps.enter if how.pivot else _unpivoted(steps.enter)
-        program = program_of(steps.program, how.preserved)
+        program = program_of(steps.program, how.preserved)._replace(keyring=how.keyring)
         entry = leaf.open()
         closing.callback(entry.close)
         directory.fifos()

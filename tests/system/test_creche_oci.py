@@ -386,6 +386,22 @@ def test_preserved_descriptors_reach_the_program_and_no_others(oci: Oci) -> None
     assert "descriptor 3 is not open" in oci.try_("run", "--preserve-fds", "1", "one").stderr
 
 
+KEYRING = (
+    "import ctypes, os; number = {'x86_64': 250, 'aarch64': 219}[os.uname().machine]; "
+    "print(ctypes.CDLL(None).syscall(number, 0, -3, 0))"  # KEYCTL_GET_KEYRING_ID of the session
+)
+
+
+@pytest.mark.parametrize(("options", "own"), [((), True), (("--no-new-keyring",), False)])
+def test_the_session_keyring_is_its_own_but_with_no_new_keyring(oci: Oci, options: tuple[str, ...], own: bool) -> None:
+    def hosts_root(config: dict[str, Any]) -> None:  # for the sake of its python
+        config["root"]["path"] = "/"
+
+    oci.configure("/usr/bin/python3", "-c", KEYRING, change=hosts_root)
+    ours = subprocess.run(["/usr/bin/python3", "-c", KEYRING], capture_output=True, text=True, check=True).stdout
+    assert (oci("run", *options, "one") != ours) is own
+
+
 # --- terminals ---
 
 

@@ -14,7 +14,7 @@ import pytest
 from runtime import syscalls
 from runtime.cgroups.group import Group
 from runtime.cgroups.hierarchy import find
-from runtime.launch import birth, messages
+from runtime.launch import birth, child, messages
 from runtime.launch.birth import Entry, Program
 from runtime.plan import Place, plan_exec
 from runtime.world import World
@@ -180,7 +180,7 @@ def test_nobody_looks_into_it_before_its_exec(launcher: Launching) -> None:
 def test_the_look_catches_one_that_is_dumpable(launcher: Launching, monkeypatch: pytest.MonkeyPatch) -> None:
     """A negative control: then even the host's interpreter can be opened (CVE-2019-5736)."""
     main = launcher.run(1, *SLEEP, init=False)
-    monkeypatch.setattr(birth, "_stay_closed", lambda: syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1))
+    monkeypatch.setattr(child, "stay_closed", lambda: syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1))
     assert "python" in looked_into(launcher, main)
 
 
@@ -192,7 +192,7 @@ def test_a_working_directory_outside_the_root_is_refused(launcher: Launching) ->
 
 def test_the_leak_is_one_without_the_check(launcher: Launching, monkeypatch: pytest.MonkeyPatch) -> None:
     main = launcher.run(1, *SLEEP, init=False)
-    monkeypatch.setattr(birth, "enter_directory", os.chdir)
+    monkeypatch.setattr(child, "enter_directory", os.chdir)
     assert through_a_leak(launcher, main) == birth.CREATED
 
 

@@ -296,13 +296,15 @@ def test_exec_runs_beside_it_and_tells_its_status(docker: Docker, idle: str) -> 
 
 def test_exec_is_in_the_containers_cgroup(docker: Docker, idle: str) -> None:
     with subprocess.Popen([*docker.argv, "exec", idle, "sleep", "60"], stdout=subprocess.DEVNULL) as execution:
-        top = until(lambda: len(found := docker("top", idle, "-eo", "pid,args").splitlines()) > 2 and found)
-        assert any("sleep 60" in line for line in top)
-        pid = next(int(line.split()[0]) for line in top if "sleep 60" in line)
+        pid = until(lambda: _pid_of(docker("top", idle, "-eo", "pid,args"), "sleep 60"))
         main = docker.inspect(idle, ".State.Pid")
         assert Path(f"/proc/{pid}/cgroup").read_text() == Path(f"/proc/{main}/cgroup").read_text()
         docker("kill", idle)
         execution.wait(20)
+
+
+def _pid_of(top: str, program: str) -> int | None:
+    return next((int(line.split()[0]) for line in top.splitlines() if line.endswith(program)), None)
 
 
 def test_exec_with_a_terminal(docker: Docker, idle: str) -> None:

@@ -4,6 +4,7 @@ import array
 import contextlib
 import errno
 import fcntl
+import gc
 import os
 import select
 import signal
@@ -99,6 +100,7 @@ class Foreground:
 
     def wait(self, pid: int, pidfd: int, master: int | None) -> int:
         """Return the exit status of this process's child (128 + n for a signal's death), serving it until then."""
+        gc.enable()  # which the way to here had no use for (runtime.oci.boot); this may take years
         proxy = None if master is None else _Proxy(master)
         try:
             while True:

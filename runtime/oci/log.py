@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import time
-from typing import NoReturn
 
 
 class OciError(Exception):
@@ -38,13 +37,13 @@ class Log:
         """Write a warning; where the log is a file it stands only there, as with runc."""
         self._line("warning", text)
 
-    def fail(self, error: OciError) -> NoReturn:
-        """Write the error and end the process with its code."""
+    def fail(self, error: OciError) -> int:
+        """Write the error; return the exit status that it asks for."""
         text = " ".join(str(error).split("\n"))
         self._line("error", text)
         if self.path is not None:
             sys.stderr.write(f"{text}\n")
-        raise SystemExit(error.code)
+        return error.code
 
     def _line(self, level: str, text: str) -> None:
         if self.form == "json":

@@ -24,7 +24,10 @@ def main() -> None:
     """Run the command line of `sys.argv`; never returns normally."""
     arguments = sys.argv[1:]
     if arguments in (["--version"], ["-v"]):
-        print(version())
+        try:
+            print(version(), flush=True)
+        except OSError as error:
+            sys.exit(f"creche-oci: cannot write the version: {error.strerror}")
         return
     if not _ENTERING.isdisjoint(arguments) and os.geteuid() == 0:  # an id of that name costs some milliseconds
         _again(arguments)

@@ -19,7 +19,7 @@ _EXEC_FAILED = 255  # what `runc exec` exits with where the program did not run
 
 
 def main() -> None:
-    """Run the command line of `sys.argv` and exit, without taking the interpreter apart: that would take milliseconds."""
+    """Run the command line of `sys.argv` and exit without taking the interpreter apart, which takes milliseconds."""
     _three_streams()
     code = 1
     try:

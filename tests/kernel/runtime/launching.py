@@ -15,7 +15,7 @@ from runtime import capabilities, defaults, seccomp, seccomp_profile
 from runtime.cgroups.group import remove_tree
 from runtime.cgroups.hierarchy import find
 from runtime.launch import client, messages
-from runtime.plan import Place, plan
+from runtime.plan import Place, plan, plan_exec
 
 BASE = 0x7FFF0000  # the one range of 65,536 ids below 2³¹ that supervisor.claims never gives to anybody
 OWN_INIT_BOOT = client._BOOT.replace(
@@ -217,8 +217,6 @@ class Launching:
         if change is not None:
             change(config)
         place = Place(("/",), False, str(self.directory / name), init=False)
-        from runtime.plan import plan_exec
-
         planned = plan_exec(config["process"], config["linux"], place)
         packed = json.dumps({"enter": planned.packed()["enter"], "program": planned.program}).encode()
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)

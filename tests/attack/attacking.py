@@ -69,11 +69,11 @@ os.dup2 = lambda old, new, inheritable=True: new if new == 0 else dup2(old, new,
     "keyring kept": "from runtime import syscalls\nsyscalls.join_session_keyring = lambda: None\n",
     "masks unchecked": """
 import os, stat
-from runtime import mounts
-mounts.Mask.execute = lambda self, world: [
-    mounts.attach(world.root, mounts.syscalls.open_tree("", directory=mounts.open_below(world.root, "/dev/null")), path)
-    for path in self.paths if os.path.isfile("/proc/" + path)
-]
+class Same(int):
+    __ne__ = lambda self, other: False
+makedev = os.makedev
+os.makedev = lambda *numbers: Same(makedev(*numbers))
+stat.S_ISCHR = lambda mode: True
 """,
     "no masks": """
 from runtime import mounts
@@ -271,6 +271,9 @@ class Attacking(Launching):
         text = (self.output(name) + self.output(name, "err")).decode()
         assert self.weak or canary().secret not in text, "a container has read the host's secret"
         return text
+
+    def __enter__(self) -> "Attacking":
+        return self
 
     def home(self, name: str) -> Path:
         return self.directory / name

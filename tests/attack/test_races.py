@@ -4,6 +4,8 @@ The racer has what an attacker may have: a directory of the root filesystem, or 
 """
 
 import contextlib
+import os
+import stat
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
@@ -111,8 +113,74 @@ def test_a_launcher_that_follows_links_loses_the_race(where: str, mapped: bool, 
         sweep()
 
 
+# CVE-2025-31133: what is to cover the masked paths is made to be something else
+
+
+def devices(place: Path, null: str) -> Path:
+    """A /dev of the attacker's, in which `null` is the honest device or a link; `other` is what it is swapped with."""
+    device = place / "devices"
+    for name in ("pts", "shm", "mqueue"):
+        (device / name).mkdir(parents=True)
+    link, node = ("null", "other") if null == "link" else ("other", "null")
+    (device / link).symlink_to("/proc/version")
+    os.mknod(device / node, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    return device
+
+
+def masked(tries: int, place: Path, *weaknesses: str, raced: bool) -> tuple[int, set[str]]:
+    """Start up to so many containers in a raced /dev; how many ran, and what their masked file said."""
+    place.mkdir()
+    device = devices(place, "node" if raced else "link")
+
+    def change(config: dict[str, Any]) -> None:
+        without_userns(config)
+        without_filter(config)
+        mounts = [each for each in config["mounts"] if each["destination"] != "/dev"]
+        mounts.insert(1, {"destination": "/dev", "type": "bind", "source": str(device), "options": ["bind", "nosuid"]})
+        config["mounts"] = mounts
+
+    ran, before, said = 0, "", set[str]()
+    with Attacking(place / "launcher", *weaknesses) as launcher, contextlib.ExitStack() as opened:
+        launcher.hold(userns=None)
+        if raced:
+            opened.enter_context(racing(device, ("null", "other"), install("swap.c", place / "swap")))
+        for run in range(tries):
+            try:
+                text = launcher.attack(run, ("/bin/cat", "/proc/keys"), change=change)
+            except Refused:
+                continue
+            ran += 1
+            said.add(text.removeprefix(before).strip())
+            before = text
+            if weaknesses and said - {""}:
+                break
+    return ran, said
+
+
+def test_a_null_device_that_is_a_link_covers_nothing(tmp_path: Path) -> None:
+    """It is not believed, and the container does not start. The weakened launcher lays what it finds on the masks."""
+    assert masked(1, tmp_path / "real", raced=False) == (0, set())
+    ran, said = masked(1, tmp_path / "weak", "masks unchecked", raced=False)
+    assert ran == 1 and any("Linux" in text for text in said), said
+
+
+def test_a_null_device_that_is_swapped_covers_nothing_else(tmp_path: Path) -> None:
+    ran, said = masked(60, tmp_path / "real", raced=True)
+    assert said == {""}
+    assert ran > 0
+    _, said = masked(200, tmp_path / "weak", "masks unchecked", raced=True)
+    assert any("Linux" in text for text in said), said
+
+
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
+def test_ten_thousand_swapped_null_devices_cover_nothing_else(tmp_path: Path) -> None:
+    ran, said = masked(10_000, tmp_path / "real", raced=True)
+    assert said == {""} and ran > 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("where", "mapped"), CASES)
 def test_ten_thousand_swapped_targets_lead_nowhere(where: str, mapped: bool, tmp_path: Path) -> None:
     ran, found, told = attacked(2_500, tmp_path / "real", where, mapped)

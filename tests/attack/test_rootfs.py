@@ -48,7 +48,7 @@ def passwd(content: bytes) -> Spoil:
 
 
 HOST_DISK = (254, 0)
-RUNS = {
+RUNS: dict[str, Spoil] = {
     "honest": lambda _: None,
     "dev": link("dev", "{canary}"),
     "dev-up": link("dev", "../../../../../../..{canary}"),

@@ -1,10 +1,9 @@
 """The labels of Linux security modules that the program is executed under: AppArmor's profile, SELinux's context."""
 
 import errno
-from pathlib import Path
 from typing import NamedTuple
 
-from runtime import procfs
+from runtime import procfs, text_file
 from runtime.world import World
 
 UNCONFINED = "unconfined"
@@ -14,7 +13,7 @@ def apparmor_enabled(text: str | None = None) -> bool:
     """Whether this kernel confines by AppArmor, from the text of /sys/module/apparmor/parameters/enabled."""
     if text is None:
         try:
-            text = Path("/sys/module/apparmor/parameters/enabled").read_text()
+            text = text_file.read("/sys/module/apparmor/parameters/enabled")
         except OSError:  # no such module
             return False
     return text.startswith("Y")
@@ -23,7 +22,7 @@ def apparmor_enabled(text: str | None = None) -> bool:
 def selinux_enabled(text: str | None = None) -> bool:
     """Whether SELinux has a policy in this kernel, from the text of /proc/self/mounts (selinux(8))."""
     if text is None:
-        text = Path("/proc/self/mounts").read_text(errors="surrogateescape")
+        text = text_file.read("/proc/self/mounts", "surrogateescape")
     return any(line.split(" ")[2:3] == ["selinuxfs"] for line in text.splitlines())
 
 

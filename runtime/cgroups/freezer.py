@@ -4,8 +4,8 @@ import errno
 import os
 import select
 import time
-from pathlib import Path
 
+from runtime import text_file
 from runtime.cgroups import v2
 from runtime.cgroups.files import GONE, pids, read, read_if_there, walk, write, write_if_there
 from runtime.cgroups.hierarchy import CgroupError, Hierarchy
@@ -161,7 +161,7 @@ def _moving(place: Hierarchy, directory: str) -> list[int]:
 
 def _wchan(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/wchan").read_text()
+        return text_file.read(f"/proc/{pid}/wchan")
     except OSError as error:
         if error.errno in (*GONE, errno.ESRCH, errno.EACCES, errno.EPERM):
             return ""

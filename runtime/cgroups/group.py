@@ -14,7 +14,6 @@ those that we made are ever removed.
 import errno
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from runtime.cgroups import delegation, devices, freezer, oom, stats, tree, v1, v2
@@ -471,9 +470,11 @@ def _move(directory: str, pid: int) -> None:
 
 def _huge_page_sizes() -> tuple[str, ...]:
     """Return the page sizes of this machine as cgroup files spell them: 2MB, 1GB."""
-    sizes: list[int] = []
-    for each in Path("/sys/kernel/mm").glob("hugepages/hugepages-*kB"):
-        sizes.append(int(each.name[len("hugepages-") : -len("kB")]))
+    try:
+        names = os.listdir("/sys/kernel/mm/hugepages")
+    except FileNotFoundError:  # a kernel without them
+        return ()
+    sizes = [int(name.removeprefix("hugepages-").removesuffix("kB")) for name in names]
     return tuple(
         f"{size >> 20}GB" if size >= 1 << 20 else f"{size >> 10}MB" if size >= 1 << 10 else f"{size}KB"
         for size in sorted(sizes)

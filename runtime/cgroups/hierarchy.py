@@ -3,9 +3,9 @@
 import errno
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Literal, NamedTuple
 
+from runtime import text_file
 from runtime.cgroups import delegation
 
 OURS = "creche"
@@ -157,9 +157,9 @@ def find() -> Layout:
     Where the calling process lives in a subtree that systemd delegated, our groups begin there (`Hierarchy.base`).
     """
     layout = parse(
-        Path("/proc/self/mountinfo").read_text(),
-        Path("/proc/self/cgroup").read_text(),
-        lambda path: Path(path).read_text(),
+        text_file.read("/proc/self/mountinfo"),
+        text_file.read("/proc/self/cgroup"),
+        text_file.read,
     )
     return layout if layout.v2 is None else layout._replace(v2=based(layout.v2, delegated))
 
@@ -169,7 +169,7 @@ def based(place: Hierarchy, mark: Callable[[str], str | None]) -> Hierarchy:
     base = delegation.subtree(place.mount, place.root, place.own, mark)
     if not base:
         return place
-    names = Path(f"{place.mount}{base}/cgroup.controllers").read_text().split()
+    names = text_file.read(f"{place.mount}{base}/cgroup.controllers").split()
     return place._replace(base=base, controllers=frozenset(names))
 
 
@@ -177,10 +177,10 @@ def standing(place: Hierarchy) -> delegation.Verdict:
     """Say for `creche doctor` where groups go in the v2 hierarchy, and whether they can have controllers there."""
 
     def processes(directory: str) -> int:
-        return len(Path(directory, "cgroup.procs").read_text().split())
+        return len(text_file.read(f"{directory}/cgroup.procs").split())
 
     # The kernel's real root has no such file (cgroup-v2.rst, "Core Interface Files").
-    whole = not Path(place.mount, "cgroup.events").exists()
+    whole = not os.path.exists(f"{place.mount}/cgroup.events")
     return delegation.judge(place.mount, place.root, place.own, delegated, processes, whole=whole)
 
 

@@ -1,5 +1,6 @@
 """What of the host's programs a container can have the kernel execute, it must not be able to change: CVE-2019-5736."""
 
+import contextlib
 import os
 import shutil
 import struct
@@ -11,7 +12,7 @@ import pytest
 
 from runtime.launch import client
 from tests.attack.attacking import PREAMBLE, Attacking, Change, every, install, open_root, python, without_filter
-from tests.kernel.runtime.launching import eventually
+from tests.kernel.runtime.launching import Refused
 
 CHANGE = """
 def reopened():
@@ -118,19 +119,10 @@ def test_links_to_and_loaders_of_proc_self_exe_change_nothing(copy: Path, tmp_pa
         for run, entry in enumerate(("/link", "/loaded")):
             number = real.send_attack(run, (entry, "-c", "print(1)"), root=root, change=every(LOOSEST))
             real.answer(number)
-            started = real.send("start", name="web", run=run)
+            with contextlib.suppress(Refused):  # running or refused, it is over; the words are the kernel's
+                real.ask("start", name="web", run=run)
             real.exited("web", run)
-            assert eventually(lambda started=started: _answered(real, started))
     assert state(copy) == before
-
-
-def _answered(launcher: Attacking, number: int) -> bool:
-    """Running or refused, it is over; the words are the kernel's."""
-    if number not in launcher.answers:
-        launcher._receive()
-    for descriptor in launcher.answers[number]["descriptors"]:
-        raise AssertionError(descriptor)
-    return True
 
 
 def as_loader(program: bytes) -> bytes:

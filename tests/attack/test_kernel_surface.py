@@ -14,7 +14,18 @@ import pytest
 
 from runtime.cgroups.group import Group
 from runtime.cgroups.hierarchy import find
-from tests.attack.attacking import Attacking, Change, every, number, open_root, python, without_filter, without_userns
+from tests.attack.attacking import (
+    Attacking,
+    Change,
+    as_it_is,
+    every,
+    number,
+    open_root,
+    python,
+    without_filter,
+    without_userns,
+)
+from tests.kernel.runtime.launching import BASE
 
 CALLS: dict[str, tuple[int | str, ...]] = {
     "mount": (0, 0, 0, 0, 0),
@@ -99,7 +110,7 @@ def surface(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
     calls = {**CALLS, **(X86 if os.uname().machine == "x86_64" else {})}
     script = python(MAKE, calls={name: (number(name), arguments) for name, arguments in calls.items()})
     ways: dict[str, Change] = {
-        "container": lambda _: None,
+        "container": as_it_is,
         "filter alone": open_root,
         "capabilities alone": without_filter,
         "control": every(open_root, without_filter),
@@ -107,7 +118,7 @@ def surface(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
     seen: dict[str, dict[str, str]] = {}
     for name, change in ways.items():
         with Attacking(tmp_path_factory.mktemp("surface") / "it") as launcher:
-            launcher.hold(**({"userns": None} if name in ("filter alone", "control") else {}))
+            launcher.hold(userns=None if name in ("filter alone", "control") else [BASE, 65536])
             seen[name] = json.loads(launcher.attack(1, script, change=change))
     return seen
 
@@ -233,7 +244,7 @@ def test_no_cgroup_is_writable_and_no_release_agent_in_sight(tmp_path: Path) -> 
                 mount["options"].remove("ro")
 
     seen: list[dict[str, Any]] = []
-    for run, change in enumerate((lambda _: None, writable)):
+    for run, change in enumerate((as_it_is, writable)):
         with Attacking(tmp_path / f"it-{run}") as launcher:
             launcher.hold(userns=None)
             places = Group.at(find(), f"{launcher.cgroup}/web", {"pids": {"limit": 100}}).places

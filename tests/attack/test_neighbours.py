@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ OPEN = every(open_root, without_filter)
 
 
 @contextmanager
-def victim_on_host(name: str) -> Iterator[tuple[int, int]]:
+def victim_on_host(name: str) -> Generator[tuple[int, int]]:
     with subprocess.Popen(python(VICTIM, name=name), stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None

@@ -14,6 +14,7 @@ from runtime.plan import PlanError
 from tests.attack.attacking import (
     Attacking,
     Change,
+    as_it_is,
     every,
     install,
     number,
@@ -64,7 +65,7 @@ OVERFLOWS = (
 """Users by text, as an app's file and an image have them, and by number, as OCI has them."""
 
 
-@pytest.mark.parametrize("loose", (lambda _: None, without_userns), ids=("own ids", "the host's ids"))
+@pytest.mark.parametrize("loose", (as_it_is, without_userns), ids=("own ids", "the host's ids"))
 def test_ids_that_overflow_are_no_ids(loose: Change, tmp_path: Path) -> None:
     """4294967295 is -1, "no change", to setresuid(2), and 2³² would be cut to root. Plain numbers are the control."""
     with Attacking(tmp_path / "it") as launcher:

@@ -113,6 +113,63 @@ def test_a_launcher_that_follows_links_loses_the_race(where: str, mapped: bool, 
         sweep()
 
 
+# The places of a container's own things
+
+
+def swapped(tries: int, place: Path, name: str) -> tuple[int, str]:
+    """Start containers in a root whose `name` becomes a link to the host and back; how many ran, what they saw."""
+    root = place / "root"
+    for each in ("proc", "dev", "sys", "tmp", "etc"):
+        (root / each).mkdir(parents=True)
+    root.chmod(0o755)
+    (root / "other").symlink_to(canary().place)
+    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
+    install("read.c", root / "read")
+
+    def change(config: dict[str, Any]) -> None:
+        without_userns(config)
+        without_filter(config)
+        if name == "etc":  # a user whom the host's directory has
+            config["process"]["user"] = {"username": "planted"}
+
+    ran = 0
+    with Attacking(place / "launcher") as launcher:
+        launcher.hold(userns=None)
+        with racing(root, (name, "other"), install("swap.c", place / "swap")):
+            for run in range(tries):
+                try:
+                    launcher.begin(run, ("/read", f"/{name}/secret"), root=root, change=change, memory=1 << 20)
+                except Refused:
+                    continue
+                launcher.exited("web", run)
+                ran += 1
+        return ran, launcher.told()
+
+
+PLACES = ("proc", "dev", "sys", "etc")
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_place_that_is_swapped_leads_nowhere(name: str, tmp_path: Path) -> None:
+    """No control can succeed: a launcher that follows links mounts on the host's directory in a namespace of its own,
+    and looks accounts up when the host's tree is gone already. So nothing of the host is seen or believed.
+    """
+    ran, told = swapped(40, tmp_path / "it", name)
+    assert planted() == set()
+    assert canary().secret not in told
+    assert (ran == 0) if name == "etc" else (ran > 0)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", PLACES)
+def test_ten_thousand_swapped_places_lead_nowhere(name: str, tmp_path: Path) -> None:
+    ran, told = swapped(2_500, tmp_path / "it", name)
+    assert planted() == set()
+    assert canary().secret not in told
+    assert (ran == 0) if name == "etc" else (ran > 0)
+
+
 # CVE-2025-31133: what is to cover the masked paths is made to be something else
 
 

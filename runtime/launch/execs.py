@@ -152,7 +152,7 @@ class Execs:
         ended = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOHANG)
         if ended is None:
             return
-        while child.report in self._reports:
+        while self._reports.get(child.report) is each:  # its last words first; the number may be another one's by now
             self._hear(each)
         del self._all[each.held.name, each.identity], self._pidfds[child.pidfd]
         self._epoll.unregister(child.pidfd)

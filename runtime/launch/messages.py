@@ -143,7 +143,7 @@ def _parse(data: bytes) -> Message:
 
 def receive(channel: socket.socket) -> Packet | None:
     """Read one packet; None at the end of the connection."""
-    data, ancillary, flags, _ = channel.recvmsg(PACKET_LIMIT + 1, DESCRIPTOR_SPACE, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = channel.recvmsg(PACKET_LIMIT, DESCRIPTOR_SPACE, socket.MSG_CMSG_CLOEXEC)
     if not data:
         return None
     return decode(data, ancillary, flags)

@@ -197,106 +197,77 @@ def clone3(flags: int, *, exit_signal: int = 0, cgroup: int | None = None, told:
     return _syscall("clone3", _CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments))
 
 
+_STACK = 1 << 20  # bytes; an anonymous map, of which only the pages that are used cost anything
 _THREAD_STATE = {(3, 11): 360}.get(sys.version_info[:2], 0)
 """Bytes of CPython's PyThreadState, where this file knows them."""
 
-
-class _Interpreter:
-    """The running thread's interpreter state, which a child on the same memory changes and, unless killed, restores."""
-
-    def __init__(self) -> None:
-        find = ctypes.pythonapi.PyThreadState_Get
-        find.restype = ctypes.c_void_p
-        self._place: int = find()
-        self._copy = ctypes.create_string_buffer(_THREAD_STATE)
-
-    def keep(self) -> None:
-        """Remember it."""
-        ctypes.memmove(self._copy, self._place, _THREAD_STATE)
-
-    def restore(self, what: str) -> None:
-        """Put it back after a child that was killed inside Python; where that cannot be done, end this process."""
-        if not _THREAD_STATE:
-            os.write(2, f"creche: {what} was killed on this process's memory, which it leaves torn: ending\n".encode())
-            os._exit(70)
-        ctypes.memmove(self._place, self._copy, _THREAD_STATE)
-
-
-_interpreter = _Interpreter()
-_Function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
-_STACK = 1 << 20  # bytes; an anonymous map, of which only the pages that are used cost anything
-_shared_stack = mmap.mmap(-1, _STACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # pid 1 goes on on its copy
-_stack_top = ctypes.addressof(ctypes.c_char.from_buffer(_shared_stack)) + _STACK  # page aligned
-
-
-def clone_shared(function: Callable[[], None]) -> bool:
-    """Run `function` in a child that shares this process's memory, and wait for its end (CLONE_VM in clone(2)).
-
-    This process stands still meanwhile (CLONE_VFORK), so that what the child stores is simply there afterwards; nothing
-    is copied and nothing has to be copied on write. The child has descriptors, namespaces, credentials and cgroups of
-    its own. `function` must not raise. Returns whether it came to its end; False: the child was killed.
-    """
-    between = _Between(function)
-    callback = _Function(between.run)
-    flags = CLONE_VM | CLONE_VFORK | signal.SIGCHLD
-    _interpreter.keep()
-    pid: int = _libc.clone(callback, ctypes.c_void_p(_stack_top), flags, None)
-    if pid >= 0 and not between.finished:
-        _interpreter.restore("a process between")
-    if pid < 0:
-        raise _failed("clone")
-    os.waitpid(pid, 0)
-    return between.finished
-
-
-class _Between:
-    """What a child of `clone_shared` does."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self.function = function
-        self.finished = False
-
-    def run(self, _: object) -> int:
-        self.function()
-        self.finished = True
-        return 0
-
-
-# The machine code of `clone_and_exec`, x86_64: what runs between the clone and exec may not return into frames that the
-# parent, whose memory it is, has yet to return through. rdi, rsi: clone_args and its size; rdx: a _First.
-_SHARE_AND_EXEC = bytes.fromhex(
-    "b8b3010000"  #   mov eax, 435           clone3
-    "0f05"  #         syscall
-    "4885c0"  #       test rax, rax
-    "7401"  #         je child
-    "c3"  #           ret
-    "4889d3"  # child: mov rbx, rdx          on the stack of clone_args
-    "31ed"  #         xor ebp, ebp
-    "ff13"  #         call [rbx]             enter
-    "85c0"  #         test eax, eax
-    "751f"  #         jne exit
-    "488b4310"  #     mov rax, [rbx + 16]    execve or execveat
-    "488b7b18"  #     mov rdi, [rbx + 24]    and its arguments
-    "488b7320"  #     mov rsi, [rbx + 32]
-    "488b5328"  #     mov rdx, [rbx + 40]
-    "4c8b5330"  #     mov r10, [rbx + 48]
-    "4c8b4338"  #     mov r8, [rbx + 56]
-    "0f05"  #         syscall
-    "89c7"  #         mov edi, eax
-    "ff5308"  #       call [rbx + 8]         failed(-errno)
-    "89c7"  # exit:   mov edi, eax
-    "b8e7000000"  #   mov eax, 231           exit_group
-    "0f05"  #         syscall
-    "0f0b"  #         ud2
+# The machine code of shared births, x86_64; rdi, rsi: clone_args and its size; rdx: a _Shared. The child's part may not
+# return into frames that its parent, whose memory it is, has yet to return through. The parent's part puts back what a
+# child leaves torn that was killed inside Python: the thread's state, and the lock that a system call lets go of.
+_SHARED_BIRTH = bytes.fromhex(
+    "b8b3010000"  #        mov eax,0x1b3            clone3
+    "0f05"  #        syscall
+    "4885c0"  #        test rax,rax
+    "744a"  #        je child
+    "7840"  #        js back
+    "48837a4000"  #        cmp [rdx+0x40],0x0       finished
+    "7539"  #        jne back
+    "53"  #        push rbx
+    "4154"  #        push r12
+    "4883ec08"  #        sub rsp,0x8
+    "4889d3"  #        mov rbx,rdx
+    "4989c4"  #        mov r12,rax
+    "488b7b48"  #        mov rdi,[rbx+0x48]       state
+    "488b7350"  #        mov rsi,[rbx+0x50]       copy
+    "488b4b58"  #        mov rcx,[rbx+0x58]       size
+    "4885c9"  #        test rcx,rcx
+    "741c"  #        je torn
+    "f3a4"  #        rep movsb
+    "ff5360"  #        call [rbx+0x60]          _PyThreadState_UncheckedGet
+    "4885c0"  #        test rax,rax
+    "7507"  #        jne whole
+    "488b7b48"  #        mov rdi,[rbx+0x48]
+    "ff5368"  #        call [rbx+0x68]          PyEval_RestoreThread
+    "4c89e0"  # whole: mov rax,r12
+    "4883c408"  #        add rsp,0x8
+    "415c"  #        pop r12
+    "5b"  #        pop rbx
+    "c3"  # back:  ret
+    "b846000000"  # torn:  mov eax,0x46             EX_SOFTWARE
+    "eb2a"  #        jmp leave
+    "4889d3"  # child: mov rbx,rdx
+    "31ed"  #        xor ebp,ebp
+    "ff13"  #        call [rbx]               enter
+    "85c0"  #        test eax,eax
+    "751f"  #        jne leave
+    "488b4310"  #        mov rax,[rbx+0x10]       execve or execveat
+    "488b7b18"  #        mov rdi,[rbx+0x18]       and its arguments
+    "488b7320"  #        mov rsi,[rbx+0x20]
+    "488b5328"  #        mov rdx,[rbx+0x28]
+    "4c8b5330"  #        mov r10,[rbx+0x30]
+    "4c8b4338"  #        mov r8,[rbx+0x38]
+    "0f05"  #        syscall
+    "89c7"  #        mov edi,eax
+    "ff5308"  #        call [rbx+0x8]           failed(-errno)
+    "89c7"  # leave: mov edi,eax
+    "b8e7000000"  #        mov eax,0xe7             exit_group
+    "0f05"  #        syscall
+    "0f0b"  #        ud2
 )
 
 
-class _First(ctypes.Structure):
+class _Shared(ctypes.Structure):
     _fields_ = [
         ("enter", ctypes.c_void_p),
         ("failed", ctypes.c_void_p),
         ("number", ctypes.c_long),
         ("arguments", ctypes.c_long * 5),
+        ("finished", ctypes.c_long),
+        ("state", ctypes.c_void_p),
+        ("copy", ctypes.c_void_p),
+        ("size", ctypes.c_size_t),
+        ("current", ctypes.c_void_p),
+        ("restore", ctypes.c_void_p),
     ]
 
 
@@ -309,10 +280,6 @@ class Execution(NamedTuple):
     """KEY=value each."""
     descriptor: int | None = None
     """Of the program, instead of the path (AT_EMPTY_PATH in execveat(2))."""
-
-
-_first_stack = mmap.mmap(-1, _STACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-_first_stack_start = ctypes.addressof(ctypes.c_char.from_buffer(_first_stack))
 
 
 def _executable(code: bytes) -> Callable[[int, int, int], int] | None:
@@ -330,9 +297,123 @@ def _executable(code: bytes) -> Callable[[int, int, int], int] | None:
     return function
 
 
-_share_and_exec = _executable(_SHARE_AND_EXEC)
-CAN_SHARE_UNTIL_EXEC = _share_and_exec is not None
+_shared_birth = _executable(_SHARED_BIRTH)
+CAN_SHARE_UNTIL_EXEC = _shared_birth is not None
 """Whether `clone_and_exec` works here."""
+
+
+class _Sharing:
+    """One kind of child on this process's memory, at most one at a time: its stack, and its work made into C once."""
+
+    def __init__(self) -> None:
+        self._stack = mmap.mmap(-1, _STACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._stack_start = ctypes.addressof(ctypes.c_char.from_buffer(self._stack))
+        self._copy = ctypes.create_string_buffer(_THREAD_STATE)
+        self._enter: Callable[[], Execution | int] | None = None
+        self._failed: Callable[[int], int] | None = None
+        self._kept: tuple[object, ...] = ()
+        find = ctypes.pythonapi.PyThreadState_Get
+        find.restype = ctypes.c_void_p
+        enter, failed = ctypes.CFUNCTYPE(ctypes.c_int), ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+        self._callbacks = enter(self._run), failed(self._refuse)
+        current, restore = ctypes.pythonapi._PyThreadState_UncheckedGet, ctypes.pythonapi.PyEval_RestoreThread
+        # Not ctypes.cast, whose results refer to themselves: nobody collects cycles in a launcher.
+        pointers = (ctypes.c_void_p.from_buffer_copy(each).value for each in (*self._callbacks, current, restore))
+        self._shared = _Shared(state=find(), copy=ctypes.addressof(self._copy), size=_THREAD_STATE)
+        self._shared.enter, self._shared.failed, self._shared.current, self._shared.restore = pointers
+
+    def clone(
+        self,
+        flags: int,
+        enter: Callable[[], Execution | int],
+        failed: Callable[[int], int],
+        *,
+        exit_signal: int = 0,
+        cgroup: int | None = None,
+        told: Told | None = None,
+    ) -> tuple[int, bool]:
+        """Clone the child and wait until it executes or ends; return its pid, and whether it was not killed on the way.
+
+        `enter` returns what to execute, or the status to exit with: not 0, but 0x100 ends it with 0.
+        """
+        assert _shared_birth is not None, "CAN_SHARE_UNTIL_EXEC"
+        self._enter, self._failed = enter, failed
+        shared = self._shared
+        shared.finished = 0
+        arguments = _CloneArgs(flags=flags | CLONE_VM | CLONE_VFORK, stack=self._stack_start, stack_size=_STACK)
+        arguments.exit_signal = exit_signal
+        if cgroup is not None:
+            arguments.flags |= CLONE_INTO_CGROUP
+            arguments.cgroup = cgroup
+        if told is not None:
+            arguments.flags |= CLONE_PARENT_SETTID
+            arguments.parent_tid = told.address()
+        places = ctypes.addressof(arguments), ctypes.sizeof(arguments), ctypes.addressof(shared)
+        ctypes.memmove(self._copy, shared.state, _THREAD_STATE)
+        pid = _shared_birth(*places)
+        self._enter = self._failed = None
+        self._kept = ()
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid), "clone3")
+        return pid, bool(shared.finished)
+
+    def _run(self) -> int:
+        assert self._enter is not None
+        result = self._enter()
+        shared = self._shared
+        if not isinstance(result, int):
+            path = ctypes.create_string_buffer(b"" if result.descriptor is not None else os.fsencode(result.path))
+            tables = _strings(result.arguments), _strings(result.environment)
+            self._kept = (path, *tables)
+            places = ctypes.addressof(path), *map(ctypes.addressof, tables)
+            if result.descriptor is None:
+                shared.number, words = _EXECVE, (*places, 0, 0)
+            else:
+                shared.number, words = _EXECVEAT, (result.descriptor, *places, AT_EMPTY_PATH)
+            for index, word in enumerate(words):
+                shared.arguments[index] = word
+            result = 0
+        shared.finished = 1
+        return result
+
+    def _refuse(self, number: int) -> int:
+        assert self._failed is not None
+        return self._failed(-number)
+
+
+def _strings(texts: tuple[str, ...]) -> ctypes.Array[ctypes.c_char_p]:
+    """Return a NULL-terminated array of C strings."""
+    return (ctypes.c_char_p * (len(texts) + 1))(*map(os.fsencode, texts), None)
+
+
+_between, _executing = _Sharing(), _Sharing()
+_Function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+
+
+def clone_shared(function: Callable[[], None]) -> bool:
+    """Run `function` in a child that shares this process's memory, and wait for its end (CLONE_VM in clone(2)).
+
+    This process stands still meanwhile (CLONE_VFORK), so that what the child stores is simply there afterwards; nothing
+    is copied and nothing has to be copied on write. The child has descriptors, namespaces, credentials and cgroups of
+    its own. `function` must not raise. Returns whether it came to its end; False: the child was killed.
+    """
+    finished: list[bool] = []
+
+    def run(_: object = None) -> int:
+        function()
+        finished.append(True)
+        return 0
+
+    if CAN_SHARE_UNTIL_EXEC:
+        pid, _ = _between.clone(0, lambda: run() | 0x100, lambda number: number, exit_signal=signal.SIGCHLD)
+    else:
+        stack = mmap.mmap(-1, _STACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        top = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(stack)) + _STACK)  # page aligned
+        pid = _libc.clone(_Function(run), top, CLONE_VM | CLONE_VFORK | signal.SIGCHLD, None)
+        if pid < 0:
+            raise _failed("clone")
+    os.waitpid(pid, 0)
+    return bool(finished)
 
 
 def clone_and_exec(
@@ -349,83 +430,10 @@ def clone_and_exec(
     The child runs `enter`, which returns what to execute or the status to exit with, and then executes it from outside
     the interpreter, whose state is what it was before. `failed` is told the errno of an execve that failed and returns
     the status to exit with. Neither may raise. This process stands still until then (CLONE_VFORK): no page is copied,
-    no page fault is taken twice. Raises OSError as `clone3`.
+    no page fault is taken twice. A child that is killed on the way does this process no harm where its CPython is a
+    version that this file knows; it ends this process where it is not. Raises OSError as `clone3`.
     """
-    assert _share_and_exec is not None, "CAN_SHARE_UNTIL_EXEC"
-    _sharing.begin(enter, failed)
-    arguments = _CloneArgs(flags=flags | CLONE_VM | CLONE_VFORK, stack=_first_stack_start, stack_size=_STACK)
-    if cgroup is not None:
-        arguments.flags |= CLONE_INTO_CGROUP
-        arguments.cgroup = cgroup
-    if told is not None:
-        arguments.flags |= CLONE_PARENT_SETTID
-        arguments.parent_tid = told.address()
-    places = ctypes.addressof(arguments), ctypes.sizeof(arguments), ctypes.addressof(_sharing.first)
-    _interpreter.keep()
-    pid = _share_and_exec(*places)
-    if pid >= 0 and not _sharing.finished:
-        _interpreter.restore(f"pid {pid}")
-    finished = _sharing.end()
-    if pid < 0:
-        raise OSError(-pid, os.strerror(-pid), "clone3")
-    return pid, finished
-
-
-class _Sharing:
-    """The one child that may be on this process's memory: what it is to do, made into C once for all."""
-
-    def __init__(self) -> None:
-        self.first = _First()
-        self.finished = False
-        self._enter: Callable[[], Execution | int] | None = None
-        self._failed: Callable[[int], int] | None = None
-        self._kept: tuple[object, ...] = ()
-        self._callbacks = (
-            ctypes.CFUNCTYPE(ctypes.c_int)(self._run),
-            ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(self._refuse),
-        )
-        # Not ctypes.cast, whose results refer to themselves: nobody collects cycles in a launcher.
-        pointers = (ctypes.c_void_p.from_buffer_copy(each).value for each in self._callbacks)
-        self.first.enter, self.first.failed = pointers
-
-    def begin(self, enter: Callable[[], Execution | int], failed: Callable[[int], int]) -> None:
-        self._enter, self._failed, self.finished = enter, failed, False
-
-    def end(self) -> bool:
-        """Forget the child; return whether it came to its exec."""
-        self._enter = self._failed = None
-        self._kept = ()
-        return self.finished
-
-    def _run(self) -> int:
-        assert self._enter is not None
-        result = self._enter()
-        if not isinstance(result, int):
-            path = ctypes.create_string_buffer(b"" if result.descriptor is not None else os.fsencode(result.path))
-            tables = _strings(result.arguments), _strings(result.environment)
-            self._kept = (path, *tables)
-            places = ctypes.addressof(path), *map(ctypes.addressof, tables)
-            if result.descriptor is None:
-                self.first.number, words = _EXECVE, (*places, 0, 0)
-            else:
-                self.first.number, words = _EXECVEAT, (result.descriptor, *places, AT_EMPTY_PATH)
-            for index, word in enumerate(words):
-                self.first.arguments[index] = word
-            result = 0
-        self.finished = True
-        return result
-
-    def _refuse(self, number: int) -> int:
-        assert self._failed is not None
-        return self._failed(-number)
-
-
-def _strings(texts: tuple[str, ...]) -> ctypes.Array[ctypes.c_char_p]:
-    """Return a NULL-terminated array of C strings."""
-    return (ctypes.c_char_p * (len(texts) + 1))(*map(os.fsencode, texts), None)
-
-
-_sharing = _Sharing()
+    return _executing.clone(flags, enter, failed, cgroup=cgroup, told=told)
 
 
 def setns(descriptor: int, kind: int) -> None:

@@ -76,7 +76,7 @@ def test_its_namespaces_directory_descriptors_and_signals_are_its_own() -> None:
 
 
 def test_a_child_killed_in_the_middle_leaves_its_parent_able_to_go_on() -> None:
-    """A thousand bytecodes deep: the interpreter's own state must heal when the frames below never return."""
+    """Many frames deep: the interpreter's own state must heal when the frames below never return."""
 
     def dive(depth: int) -> int:
         if depth:
@@ -87,6 +87,47 @@ def test_a_child_killed_in_the_middle_leaves_its_parent_able_to_go_on() -> None:
     for _ in range(200):
         assert ended(lambda: dive(20)) == -signal.SIGKILL
     gc.collect()
+    assert [ended(lambda: SHELL) for _ in range(5)] == [23] * 5
+
+
+def killed_in_a_system_call() -> int:
+    """Kill a child that waits in read(2), without the interpreter's lock."""
+    read, write = os.pipe()
+    child = 0
+
+    def kill() -> None:
+        """Another process: this one stands still."""
+        while not (children := Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[1:]):
+            pass
+        while (
+            "pipe_read"
+            not in Path(f"/proc/{children[0]}/wchan").read_text() + Path(f"/proc/{children[0]}/stack").read_text()
+        ):
+            pass
+        os.kill(int(children[0]), signal.SIGKILL)
+
+    parent = os.getpid()
+    killer = os.fork()
+    if killer == 0:
+        kill()
+        os._exit(0)
+
+    def enter() -> int:
+        os.read(read, 1)
+        return 1
+
+    try:
+        child = ended(enter)
+    finally:
+        os.waitpid(killer, 0)
+        os.close(read)
+        os.close(write)
+    return child
+
+
+def test_a_child_killed_in_a_system_call_gives_the_interpreters_lock_back() -> None:
+    for _ in range(20):
+        assert killed_in_a_system_call() == -signal.SIGKILL
     assert [ended(lambda: SHELL) for _ in range(5)] == [23] * 5
 
 

@@ -1,6 +1,5 @@
 """The virtual machine's archives, the order of its modules and the reading of its report: pure."""
 
-import io
 import stat
 import subprocess
 from pathlib import Path
@@ -144,9 +143,16 @@ def test_results_that_were_never_written_show_the_console(tmp_path: Path) -> Non
         machine._results(tmp_path, 1.0)
 
 
-def test_a_size_of_whole_sectors(tmp_path: Path) -> None:
-    """A disk is not read beyond its last whole one."""
-    machine._write(tmp_path / "archive", [archive.file("/a", b"x")])
-    content = (tmp_path / "archive").read_bytes()
-    assert len(content) % 512 == 0
-    assert members(io.BytesIO(content).getvalue())["a"][2] == b"x"
+def test_an_archive_becomes_a_filesystem(tmp_path: Path) -> None:
+    machine._write(tmp_path / "packed", [archive.file("/d/a", b"content", 0o640), archive.link("/b", "d/a")])
+    with (tmp_path / "disk").open("wb") as opened:
+        opened.truncate(8 << 20)
+    machine._fill(tmp_path / "disk", tmp_path / "packed")
+    command = ["/usr/sbin/debugfs", "-R", "cat /d/a", str(tmp_path / "disk")]
+    assert subprocess.run(command, capture_output=True, timeout=20, check=True).stdout == b"content"
+
+
+def test_an_archive_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "packed").write_bytes(b"no archive at all" * 20)
+    with pytest.raises(machine.MachineError, match="cpio"):
+        machine._fill(tmp_path / "disk", tmp_path / "packed")

@@ -1,4 +1,4 @@
-"""What the virtual machine is made of: two archives, a small one that the kernel starts from and the whole system."""
+"""What the virtual machine is made of: two archives, a small one to start from and the whole system."""
 
 import importlib.metadata
 import os
@@ -48,7 +48,7 @@ class Missing(RuntimeError):
 
 
 def initial(kernel: Kernel) -> list[Entry]:
-    """What the kernel starts from: busybox, the modules, and a script that unpacks the system onto the disk."""
+    """What the kernel starts from: busybox, the modules, and a script that mounts the disk."""
     busybox = Path(BUSYBOX)
     if not busybox.exists() or _needed(str(busybox)):
         raise Missing(f"{BUSYBOX} is missing or not static: install busybox-static")
@@ -168,9 +168,8 @@ def _site_packages() -> Iterator[Entry]:
         if name in seen:
             continue
         seen.add(name)
-        try:
-            found = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
+        found = _installed(name)
+        if found is None:
             continue  # for another system or version of Python, or an extra that nobody asked for
         if name != "creche":
             waiting += [requirement for requirement in found.requires or () if "extra ==" not in requirement]
@@ -180,7 +179,15 @@ def _site_packages() -> Iterator[Entry]:
             real = Path(str(path.locate())).resolve()
             if real.is_file() and not real.name.startswith("__editable__"):
                 yield from _program_file(str(real))
+                for compiled in real.parent.glob(f"__pycache__/{real.stem}.*-pytest-*.pyc"):  # in no package's list
+                    yield from _as_it_is(str(compiled))
     yield archive.file(f"{sysconfig.get_path('purelib')}/checkout.pth", f"{CHECKOUT}\n".encode())
+
+
+def _installed(name: str) -> importlib.metadata.Distribution | None:
+    """What this Python has installed: not what a build left in the working directory, which knows no commands."""
+    places = list(dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib")))
+    return next(iter(importlib.metadata.distributions(name=name, path=places)), None)
 
 
 def _plain(requirement: str) -> str:

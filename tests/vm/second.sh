@@ -1,5 +1,5 @@
 #!/usr/bin/busybox sh
-# The machine's system: pure cgroup v2, a loopback, then the command that waits in /run.d; its results go to /dev/vdc.
+# The machine's system: pure cgroup v2, a loopback, then the command that waits in /command.sh; its results go to /dev/vdb.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb CRECHE_MACHINE=1
 b=/usr/bin/busybox
 $b mount -t proc -o nosuid,nodev,noexec proc /proc
@@ -17,7 +17,7 @@ echo "CRECHE MACHINE: up after $($b cut -d' ' -f1 /proc/uptime) s"
 # A session of its own: the first process has no controlling terminal, and the tests are not to get one.
 cd "$($b cat /command.directory)" || exit 1
 { $b setsid timeout -s INT -k 10 "$($b cat /command.seconds)" sh /command.sh 2>&1; echo $? > /results/status; } | $b tee /results/output
-$b tar -cf /dev/vdc -C /results . 
+$b tar -cf /dev/vdb -C /results .
 $b sync
 echo "CRECHE MACHINE: done after $($b cut -d' ' -f1 /proc/uptime) s"
 $b poweroff -f

@@ -28,7 +28,6 @@ CHOSEN = {
         "test_forget_leaves_no_cgroup_and_no_descriptor",
         "test_the_oom_killer_is_told",
         "test_two_runs_do_not_hold_each_others_pipes",
-        "test_a_container_without_room_for_a_process",
     ),
     "tests/kernel/runtime/test_exec.py": (
         "test_its_end_is_told",

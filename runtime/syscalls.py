@@ -709,6 +709,13 @@ def seccomp_filter(program: bytes, flags: int = 0) -> None:
         raise OSError(errno.ESRCH, f"the thread {thread} has filters of its own", "seccomp filter")
 
 
+def give_memory_back() -> None:
+    """Return what the C library's heap holds and nobody uses to the kernel (malloc_trim(3)); glibc alone has it."""
+    trim = getattr(_libc, "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
+
+
 def join_session_keyring() -> None:
     """Give this process a session keyring of its own (KEYCTL_JOIN_SESSION_KEYRING in keyctl(2))."""
     _syscall("keyctl", _KEYCTL, 1, None)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from runtime.launch.messages import Message, parcel, rights
 
-OWED_MESSAGES = 8192
-OWED_BYTES = 1 << 20  # a thousand exits and as many answers are a fifth of it
+OWED_MESSAGES = 4096
+OWED_BYTES = 1 << 19  # four thousand exits
 OWED_DESCRIPTORS = 1024
 """What may wait for one client. Who is owed more does not read, and is let go of with all that it is owed."""
 _LONGEST_WORD = 2000  # characters of a string in a refusal, which may quote what was asked
@@ -22,6 +22,7 @@ class Connection:
         self.channel = channel
         self.owed: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self.control = False
+        self.was_cut = False
         self._bytes = self._descriptors = 0
 
     def send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
@@ -64,6 +65,7 @@ class Connection:
 
     def cut(self) -> None:
         """Owe nothing any more and end the connection; epoll tells the launcher, which parts from it as from any."""
+        self.was_cut = True
         while self.owed:
             self._drop_first()
         try:

@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 
 from runtime import syscalls
 from runtime.cgroups.group import Group, Leaf, remove_tree
@@ -32,8 +33,13 @@ from runtime.operations import unpack
 from runtime.world import World
 
 _TURN = 64  # requests of one client in a row: then the others, and the dead, have their turn
-_MOST_FLUSHES = 4096  # that may wait for the logger at once
+_MOST_FLUSHES = 1024  # that may wait for the logger at once
+_UNTIDY, _MESSY = 20, 200  # turns of the loop
+_QUIET = 0.2  # seconds
 _REMOVAL_PAUSE = 0.01  # seconds between two tries to remove a cgroup whose last process is still leaving
+
+
+Request = Callable[[Reply, Message, tuple[int, ...]], None]
 
 
 class Launcher:
@@ -45,6 +51,7 @@ class Launcher:
         self.init_path, self.init = found if found else (None, None)
         self.embedded = False
         self.ending = False
+        self.turns = 0  # since it was tidy
         self.held: dict[str, Held] = {}
         self.ports: dict[str, int] = {}
         self.connections: dict[int, Connection] = {}
@@ -54,6 +61,9 @@ class Launcher:
         self.flushes: dict[str, list[Reply]] = {}
         self.forgets: dict[str, Reply] = {}
         self.leaves: list[Leaf] = []  # of dead runs, to be removed
+        # Once: the interpreter remembers each name that an attribute was looked up by.
+        names = [name for name in dir(self) if name.startswith("do_")]
+        self.requests: dict[str, Request] = {name[3:].replace("_", "-"): getattr(self, name) for name in names}
         self.spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.epoll = select.epoll()
         self.listener = listener
@@ -65,7 +75,9 @@ class Launcher:
     def run(self) -> None:
         """Serve until there is nothing left to hold."""
         while not self.ending:
-            for descriptor, events in self.epoll.poll(self._patience()):
+            happened = self.epoll.poll(self._patience())
+            self._tidy(quiet=not happened)
+            for descriptor, events in happened:
                 if self.ending:
                     break
                 if descriptor == self.listener.fileno():
@@ -92,7 +104,21 @@ class Launcher:
             return 0
         if self.leaves:
             return _REMOVAL_PAUSE
-        return -1 if self.logs.due is None else max(0.0, self.logs.due - time.monotonic())
+        if self.logs.due is not None:
+            return max(0.0, self.logs.due - time.monotonic())
+        return _QUIET if self.turns > _UNTIDY else -1
+
+    def _tidy(self, *, quiet: bool) -> None:
+        """Give back what work has left behind, once it is quiet; where it never is, now and then.
+
+        The collector rests, so that nobody waits for it: the interpreter keeps every small tuple that was ever freed,
+        and failures are cycles.
+        """
+        self.turns += 1
+        if self.turns > (_UNTIDY if quiet else _MESSY):
+            self.turns = 0
+            gc.collect()
+            syscalls.give_memory_back()
 
     # --- connections ---
 
@@ -140,6 +166,8 @@ class Launcher:
         self.epoll.unregister(connection.channel)
         del self.connections[connection.channel.fileno()]
         connection.close()
+        if connection.was_cut:
+            self.turns = _MESSY
         unused = not self.held and not self.connections  # its supervisor left before it had made anything
         if unused or (connection.control and self.embedded):
             self._end()
@@ -149,10 +177,10 @@ class Launcher:
         number = message.get("id")
         reply = Reply(connection, number if isinstance(number, int) else 0)
         try:
-            handler = getattr(self, f"do_{message.get('op')}".replace("-", "_"), None)
-            if handler is None:
-                raise ProtocolError(f"the launcher knows no {message.get('op')!r}; it is of protocol {VERSION}")
-            handler(reply, message, packet.descriptors)
+            operation = message.get("op")
+            if not isinstance(operation, str) or operation not in self.requests:
+                raise ProtocolError(f"the launcher knows no {operation!r}; it is of protocol {VERSION}")
+            self.requests[operation](reply, message, packet.descriptors)
         except birth.StartFailure as error:
             reply.refuse(error.fields)
         except OSError as error:
@@ -526,6 +554,7 @@ def main(listener: int, controller: int) -> None:
     birth.leave_imports()
     launcher = Launcher(*sockets)
     gc.collect()
+    syscalls.give_memory_back()
     gc.freeze()
     gc.disable()
     launcher.run()

@@ -76,7 +76,7 @@ def default_filter() -> bytes:
 class Launching:
     """One launcher with its cgroups below `creche/test-<pid>-<name>`; leaving the block leaves nothing."""
 
-    def __init__(self, directory: Path, *, embedded: bool = True) -> None:
+    def __init__(self, directory: Path, *, embedded: bool = True, lasting: bool = False) -> None:
         self.directory = directory
         self.embedded = embedded
         self.cgroup = f"creche/test-{os.getpid()}-{directory.name[-20:]}"
@@ -84,7 +84,7 @@ class Launching:
         self.answers: dict[int, dict[str, Any]] = {}
         self._last = 0
         (directory / "run").mkdir()
-        self.channel = client.start(directory / "run", "test")
+        self.channel = client.start(directory / "run", "test", lasting=lasting)
         self.channel.settimeout(20)
         self.hello = self.greet()
         self.pid: int = self.hello["pid"]
@@ -250,7 +250,11 @@ class Launching:
     def children(self) -> dict[int, str]:
         """The launcher's children, with their names."""
         pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return {int(pid): Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
+        found: dict[int, str] = {}
+        for pid in pids:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # reaped meanwhile
+                found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
+        return found
 
     def logger(self) -> int:
         return next(pid for pid, name in self.children().items() if name == "creche-logger")

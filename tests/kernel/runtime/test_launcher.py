@@ -615,7 +615,7 @@ def test_a_logger_that_stands_still_holds_nobody(launcher: Launching) -> None:
     logger = launcher.logger()
     os.kill(logger, signal.SIGSTOP)
     try:
-        asked = [launcher.send("flush", name="web") for _ in range(2000)]
+        asked = [launcher.send("flush", name="web") for _ in range(1000)]
         assert launcher.greet()["pid"] == launcher.pid
     finally:
         os.kill(logger, signal.SIGCONT)

@@ -46,3 +46,10 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in target and not target.startswith("mailto:"):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(TREE)) for page in PAGES])
+def test_tests_that_are_named_exist(page: Path) -> None:
+    for file, test in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", page.read_text()):
+        assert (TREE / file).is_file(), file
+        assert not test or re.search(rf"^(?:async )?def {test}\(", (TREE / file).read_text(), re.M), f"{file}::{test}"

@@ -418,6 +418,33 @@ def test_a_relative_destination_is_below_the_root(bundle: Bundle) -> None:
     assert "ro" in bundle.options_of("/data")["/data"]
 
 
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_missing_working_directory_is_made(bundle: Bundle, mapped: bool) -> None:
+    if mapped:
+        bundle.mapped()
+    bundle.config["process"]["cwd"] = "/srv/made/here"
+    assert bundle.run("pwd; stat -c %u .").split() == ["/srv/made/here", "0"]
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_hooks_before_the_pivot_find_the_root_at_its_own_path(bundle: Bundle, mapped: bool) -> None:
+    """With what is mounted in it, from inside the container's mount namespace; the host sees none of that."""
+    if mapped:
+        bundle.mapped()
+    bundle.mount("/data", "tmpfs", "tmpfs", "mode=777")
+    seen = f"test -c {bundle.root}/dev/null && touch {bundle.root}/data/by-the-hook && echo x > /dev/null"
+    bundle.config["hooks"] = {"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", seen]}]}
+    assert bundle.run("ls /data").split() == ["by-the-hook"]
+    assert list((bundle.root / "data").iterdir()) == []
+
+
+def test_hooks_run_where_the_containers_root_may_not_reach_its_own_path(bundle: Bundle) -> None:
+    bundle.mapped()
+    bundle.directory.chmod(0o700)
+    bundle.config["hooks"] = {"createContainer": [{"path": "/bin/true"}]}
+    assert bundle.run("echo through").strip() == "through"
+
+
 # Devices
 
 

@@ -17,7 +17,7 @@ help:
 	@echo "make test    run the tests (needs root for those of the real kernel)"
 	@echo "make vm      run tests in a virtual machine with pure cgroup v2; VM=\"tests/kernel/… -k word\" chooses which"
 	@echo "make long    run the long tests: soaks, attacks, kills"
-	@echo "make bench   compare starts with runc (needs root, runc, gcc)"
+	@echo "make bench   starts beside runc and unshare, cycles, restarts (needs root, runc, gcc)"
 	@echo "make check   run the linter, the formatter's check and the type checker"
 	@echo "make clean   remove $(VENV) and caches"
 
@@ -51,6 +51,8 @@ long: venv
 
 bench: venv
 	$(BIN)/python tests/bench/starts.py $(BENCH)
+	$(BIN)/python tests/bench/cycles.py
+	$(BIN)/python tests/bench/restarts.py
 
 check: venv
 	$(BIN)/ruff check .

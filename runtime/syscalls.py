@@ -205,52 +205,48 @@ _THREAD_STATE = {(3, 11): 360}.get(sys.version_info[:2], 0)
 # return into frames that its parent, whose memory it is, has yet to return through. The parent's part puts back what a
 # child leaves torn that was killed inside Python: the thread's state, and the lock that a system call lets go of.
 _SHARED_BIRTH = bytes.fromhex(
-    "b8b3010000"  #        mov eax,0x1b3            clone3
+    "b8b3010000"  #        mov eax, 0x1b3           clone3
     "0f05"  #        syscall
-    "4885c0"  #        test rax,rax
-    "744a"  #        je child
-    "7840"  #        js back
-    "48837a4000"  #        cmp [rdx+0x40],0x0       finished
-    "7539"  #        jne back
+    "4885c0"  #        test rax, rax
+    "743e"  #        je child
+    "783b"  #        js back
+    "48837a4000"  #        cmp [rdx+0x40], 0x0      finished
+    "7534"  #        jne back
     "53"  #        push rbx
     "4154"  #        push r12
-    "4883ec08"  #        sub rsp,0x8
-    "4889d3"  #        mov rbx,rdx
-    "4989c4"  #        mov r12,rax
-    "488b7b48"  #        mov rdi,[rbx+0x48]       state
-    "488b7350"  #        mov rsi,[rbx+0x50]       copy
-    "488b4b58"  #        mov rcx,[rbx+0x58]       size
-    "4885c9"  #        test rcx,rcx
-    "741c"  #        je torn
+    "4883ec08"  #        sub rsp, 0x8
+    "4889d3"  #        mov rbx, rdx
+    "4989c4"  #        mov r12, rax
+    "488b7b48"  #        mov rdi, [rbx+0x48]      state
+    "488b7350"  #        mov rsi, [rbx+0x50]      copy
+    "488b4b58"  #        mov rcx, [rbx+0x58]      size
     "f3a4"  #        rep movsb
     "ff5360"  #        call [rbx+0x60]          _PyThreadState_UncheckedGet
-    "4885c0"  #        test rax,rax
+    "4885c0"  #        test rax, rax
     "7507"  #        jne whole
-    "488b7b48"  #        mov rdi,[rbx+0x48]
+    "488b7b48"  #        mov rdi, [rbx+0x48]
     "ff5368"  #        call [rbx+0x68]          PyEval_RestoreThread
-    "4c89e0"  # whole: mov rax,r12
-    "4883c408"  #        add rsp,0x8
+    "4c89e0"  # whole: mov rax, r12
+    "4883c408"  #        add rsp, 0x8
     "415c"  #        pop r12
     "5b"  #        pop rbx
     "c3"  # back:  ret
-    "b846000000"  # torn:  mov eax,0x46             EX_SOFTWARE
-    "eb2a"  #        jmp leave
-    "4889d3"  # child: mov rbx,rdx
-    "31ed"  #        xor ebp,ebp
+    "4889d3"  # child: mov rbx, rdx
+    "31ed"  #        xor ebp, ebp
     "ff13"  #        call [rbx]               enter
-    "85c0"  #        test eax,eax
+    "85c0"  #        test eax, eax
     "751f"  #        jne leave
-    "488b4310"  #        mov rax,[rbx+0x10]       execve or execveat
-    "488b7b18"  #        mov rdi,[rbx+0x18]       and its arguments
-    "488b7320"  #        mov rsi,[rbx+0x20]
-    "488b5328"  #        mov rdx,[rbx+0x28]
-    "4c8b5330"  #        mov r10,[rbx+0x30]
-    "4c8b4338"  #        mov r8,[rbx+0x38]
+    "488b4310"  #        mov rax, [rbx+0x10]      execve or execveat
+    "488b7b18"  #        mov rdi, [rbx+0x18]      and its arguments
+    "488b7320"  #        mov rsi, [rbx+0x20]
+    "488b5328"  #        mov rdx, [rbx+0x28]
+    "4c8b5330"  #        mov r10, [rbx+0x30]
+    "4c8b4338"  #        mov r8, [rbx+0x38]
     "0f05"  #        syscall
-    "89c7"  #        mov edi,eax
+    "89c7"  #        mov edi, eax
     "ff5308"  #        call [rbx+0x8]           failed(-errno)
-    "89c7"  # leave: mov edi,eax
-    "b8e7000000"  #        mov eax,0xe7             exit_group
+    "89c7"  # leave: mov edi, eax
+    "b8e7000000"  #        mov eax, 0xe7            exit_group
     "0f05"  #        syscall
     "0f0b"  #        ud2
 )
@@ -298,8 +294,8 @@ def _executable(code: bytes) -> Callable[[int, int, int], int] | None:
 
 
 _shared_birth = _executable(_SHARED_BIRTH)
-CAN_SHARE_UNTIL_EXEC = _shared_birth is not None
-"""Whether `clone_and_exec` works here."""
+CAN_SHARE_UNTIL_EXEC = _shared_birth is not None and _THREAD_STATE > 0
+"""Whether `clone_and_exec` works here, and a child that is killed on the way does no harm."""
 
 
 class _Sharing:
@@ -430,8 +426,7 @@ def clone_and_exec(
     The child runs `enter`, which returns what to execute or the status to exit with, and then executes it from outside
     the interpreter, whose state is what it was before. `failed` is told the errno of an execve that failed and returns
     the status to exit with. Neither may raise. This process stands still until then (CLONE_VFORK): no page is copied,
-    no page fault is taken twice. A child that is killed on the way does this process no harm where its CPython is a
-    version that this file knows; it ends this process where it is not. Raises OSError as `clone3`.
+    no page fault is taken twice. A child that is killed on the way does it no harm. Raises OSError as `clone3`.
     """
     return _executing.clone(flags, enter, failed, cgroup=cgroup, told=told)
 

@@ -20,6 +20,14 @@
       │                            │◀───────────────────────────────── its pidfd wakes │ dead
       │◀─────────── exited NAME RUN│ kept until the next create of NAME, or its forget
 
+Where nothing has to be waited for, both in one; pid 1 stays on the launcher's memory, which stands still until the exec:
+
+      │ run NAME RUN, plan ───────▶│ prepare, as above
+      │                            │ clone3 ───────────────────────▶│ as above
+      │                            ╵                                │ clone3 PARENT|VM|VFORK ▶│ enter
+      │                            ╷                                ╵                         │ execve
+      │◀────────────── pid or error│ pidfd_open                                               │ the program
+
 One more process beside pid 1 takes the same way through a middle of its own:
 
       │ exec NAME EXEC, plan, ────▶│ refused unless pid 1's program runs, and while NAME is paused

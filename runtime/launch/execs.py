@@ -7,7 +7,6 @@ are reaped.
 
 import contextlib
 import errno
-import json
 import os
 import select
 import signal
@@ -16,7 +15,7 @@ from typing import Any
 from runtime.launch import birth
 from runtime.launch.connection import Reply
 from runtime.launch.holding import Held, Run
-from runtime.launch.messages import Message, ProtocolError, content
+from runtime.launch.messages import Message, ProtocolError, letter
 from runtime.launch.program import Program
 from runtime.operations import unpack
 from runtime.world import World
@@ -73,7 +72,7 @@ class Execs:
         if run.leaf.frozen():
             raise _paused(held.name)
         plan, seccomp, streams = _sort(message, descriptors)
-        child = self._enter(held, run, json.loads(content(plan)), seccomp, streams)
+        child = self._enter(held, run, letter(plan), seccomp, streams)
         made = Exec(held, identity, child, reply)
         self._all[held.name, identity] = made
         self._pidfds[child.pidfd] = self._reports[child.report] = made

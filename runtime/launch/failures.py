@@ -31,7 +31,7 @@ def failure_from(said: bytes) -> StartFailure:
     """Return the failure that a child reported before it died; silence is a failure too."""
     for line in said.splitlines():
         with contextlib.suppress(ValueError):
-            fields = json.loads(line)
+            fields = json.loads(line.decode())
             if isinstance(fields, dict) and "operation" in fields:
                 return StartFailure(*(fields[key] for key in _FAILURE_FIELDS))  # pyright: ignore[reportUnknownArgumentType]
     advice = "a limits.memory that is too small for the start itself does this; a dozen megabytes are enough"

@@ -8,7 +8,6 @@ and one epoll loop (`Launcher.run`) is all it does. Started by runtime.launch.cl
 import contextlib
 import errno
 import gc
-import json
 import os
 import resource
 import select
@@ -27,7 +26,7 @@ from runtime.launch.connection import Connection, Reply
 from runtime.launch.execs import Execs
 from runtime.launch.holding import Held, Run
 from runtime.launch.log_keeper import LogKeeper
-from runtime.launch.messages import VERSION, Message, Packet, ProtocolError, content, receive
+from runtime.launch.messages import VERSION, Message, Packet, ProtocolError, letter, receive
 from runtime.mounts import unmappable
 from runtime.operations import unpack
 from runtime.world import World
@@ -277,7 +276,7 @@ class Launcher:
         held = self.held[message["name"]]
         if held.run is not None and held.run.phase != "exited":
             raise ProtocolError(f"run {held.run.number} of {held.name} is still {held.run.phase}")
-        plan: Message = json.loads(content(descriptors[0]))
+        plan = letter(descriptors[0])
         world = World(held.namespaces.user, held.pipes[1], held.pipes[5])
         leaf = held.group.leaf(message["run"])
         try:

@@ -491,7 +491,7 @@ def _request(message: bytes, flags: int) -> Mapping[str, Any]:
     if flags & socket.MSG_TRUNC:
         raise Refused(f"a message of more than {_MESSAGE} bytes")
     try:
-        request: object = json.loads(message)
+        request: object = json.loads(message.decode())
     except ValueError as error:
         raise Refused(f"a message that is not JSON: {error}") from error
     if not isinstance(request, dict):

@@ -20,7 +20,7 @@
       │                            │◀───────────────────────────────── its pidfd wakes │ dead
       │◀─────────── exited NAME RUN│ kept until the next create of NAME, or its forget
 
-Where nothing has to be waited for, both in one; pid 1 stays on the launcher's memory, which stands still until the exec:
+Where nothing has to be waited for, both in one; pid 1 is on the memory of the launcher, which stands still until exec:
 
       │ run NAME RUN, plan ───────▶│ prepare, as above
       │                            │ clone3 ───────────────────────▶│ as above
@@ -128,11 +128,11 @@ def decode(data: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> 
     try:
         message = _parse(data)
         if message == _LETTER and descriptors:
-            letter = descriptors.pop()
+            last = descriptors.pop()
             try:
-                message = _parse(content(letter))
+                message = letter(last)
             finally:
-                os.close(letter)
+                os.close(last)
     except ProtocolError:
         Packet({}, tuple(descriptors)).close()
         raise
@@ -141,7 +141,7 @@ def decode(data: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> 
 
 def _parse(data: bytes) -> Message:
     try:
-        message: Any = json.loads(data)
+        message: Any = json.loads(data.decode())  # bytes make it look for other encodings, which would be imported
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"a packet is not JSON: {error}") from error
     if not isinstance(message, dict):
@@ -188,6 +188,11 @@ _MFD_EXEC, _F_SEAL_EXEC = 0x10, 0x20
 def seal(descriptor: int, more: int = 0) -> None:
     """Forbid every change of a memfd from here on (F_ADD_SEALS in fcntl(2)); `more` are further seals."""
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, 0xF | more)  # SEAL | SHRINK | GROW | WRITE
+
+
+def letter(descriptor: int) -> Message:
+    """Return the JSON object in a memfd; raise ProtocolError where it holds none."""
+    return _parse(content(descriptor))
 
 
 def content(descriptor: int) -> bytes:

@@ -109,6 +109,17 @@ def test_random_bytes(launcher: Launching, seed: int) -> None:
         say(launcher, bytes(data), (0,) * chance.randrange(6))
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_another_encoding(launcher: Launching, encoding: str) -> None:
+    """Python's json would look for a codec, and there is nothing to import it from."""
+    assert say(launcher, '{"op": "hello"}'.encode(encoding)) == b""
+    plan = messages.memory_file("plan", '{"enter": []}'.encode(encoding))
+    try:
+        assert "not JSON" in words(launcher, {"op": "exec", "name": "web", "exec": "a"}, (plan, 0, 0, 0))
+    finally:
+        os.close(plan)
+
+
 def test_as_many_descriptors_as_a_message_carries(launcher: Launching) -> None:
     assert "knows no" in words(launcher, {"op": "dance"}, (0,) * messages.DESCRIPTOR_LIMIT)
 

@@ -17,12 +17,13 @@ _LONGEST_WORD = 2000  # characters of a string in a refusal, which may quote wha
 class Connection:
     """One client of the launcher; what it cannot take at once waits in `owed`."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, *, bounded: bool = True) -> None:
         channel.setblocking(False)
         self.channel = channel
         self.owed: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self.control = False
         self.was_cut = False
+        self._bounded = bounded
         self._bytes = self._descriptors = 0
 
     def send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
@@ -41,7 +42,8 @@ class Connection:
         self._bytes += len(data)
         self._descriptors += len(owed)
         self.flush()
-        if len(self.owed) > OWED_MESSAGES or self._bytes > OWED_BYTES or self._descriptors > OWED_DESCRIPTORS:
+        too_much = len(self.owed) > OWED_MESSAGES or self._bytes > OWED_BYTES or self._descriptors > OWED_DESCRIPTORS
+        if self._bounded and too_much:
             self.cut()
 
     def flush(self) -> None:

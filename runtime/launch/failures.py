@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from typing import Any
 
 from runtime.world import Operation
@@ -30,7 +31,7 @@ class StartFailure(Exception):
 def failure_from(said: bytes) -> StartFailure:
     """Return the failure that a child reported before it died; silence is a failure too."""
     for line in said.splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, KeyError):
             fields = json.loads(line.decode())
             if isinstance(fields, dict) and "operation" in fields:
                 return StartFailure(*(fields[key] for key in _FAILURE_FIELDS))  # pyright: ignore[reportUnknownArgumentType]
@@ -47,3 +48,9 @@ def failure(operation: Operation, error: OSError) -> StartFailure:
     path = error.filename if isinstance(error.filename, str) else None
     message = error.strerror or str(error)
     return StartFailure(operation.describe(), error.errno, message, path, advice.get(error.errno or 0), CANNOT_START)
+
+
+def complain(words: str) -> None:
+    """Write a line to this process's log about what nobody asked for; a log on a full disk stays without it."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"creche: {words}\n".encode())

@@ -3,12 +3,12 @@
 import contextlib
 import os
 import signal
-import sys
 from typing import Any
 
 from runtime.cgroups.group import Group, Leaf
 from runtime.launch import birth, helper
 from runtime.launch.connection import Reply
+from runtime.launch.failures import complain
 from runtime.launch.messages import Message
 
 _THAWING = 1.0  # seconds; the launcher waits for it
@@ -74,7 +74,7 @@ class Held:
                 if run.leaf.frozen():
                     run.leaf.thaw(_THAWING)
         except OSError as error:  # somebody removed the cgroup: no reason to take the other containers' parent away
-            print(f"creche: {self.name} cannot be thawed: {error}", file=sys.stderr)
+            complain(f"{self.name} cannot be thawed: {error}")
 
     def living(self) -> Run | None:
         """Return the current run while its pid 1 lives."""

@@ -24,6 +24,7 @@ from runtime.cgroups.hierarchy import find
 from runtime.launch import birth, helper, inits
 from runtime.launch.connection import Connection, Reply
 from runtime.launch.execs import Execs
+from runtime.launch.failures import complain
 from runtime.launch.holding import Held, Run
 from runtime.launch.log_keeper import LogKeeper
 from runtime.launch.messages import VERSION, Message, Packet, ProtocolError, letter, receive
@@ -95,7 +96,7 @@ class Launcher:
                 self._serve(connection, select.EPOLLIN)
             if self.logs.due is not None and self.logs.due <= time.monotonic() and not self.ending:
                 self._start_logger()
-            self.leaves = [leaf for leaf in self.leaves if not leaf.remove()]
+            self.leaves = [leaf for leaf in self.leaves if not _removed(leaf)]
 
     def _patience(self) -> float:
         """Return how many seconds to wait at most; -1 for ever."""
@@ -125,16 +126,24 @@ class Launcher:
         try:
             channel, _ = self.listener.accept()
         except OSError as error:
-            if error.errno == errno.EMFILE:  # the spare one is for turning away who would be waiting for ever
-                os.close(self.spare)
-                self.listener.accept()[0].close()
-                self.spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away()
             return
         _, uid, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid in (0, os.getuid()):
             self._welcome(channel)
         else:
             channel.close()
+
+    def _turn_away(self) -> None:
+        """Use the spare descriptor for who would be waiting for ever; it may have left already."""
+        if self.spare >= 0:
+            os.close(self.spare)
+            self.spare = -1
+        with contextlib.suppress(OSError):
+            self.listener.accept()[0].close()
+        with contextlib.suppress(OSError):  # somebody else of this host was faster: the next turn tries again
+            self.spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def _welcome(self, channel: socket.socket) -> None:
         self.connections[channel.fileno()] = Connection(channel)
@@ -511,11 +520,16 @@ class Launcher:
     def _forget(self, name: str) -> None:
         held, reply = self.held.pop(name), self.forgets.pop(name)
         _close((*held.pipes, held.namespaces.net, held.namespaces.user))
-        remove_tree(self.layout, held.group.path)
         self.leaves = [leaf for leaf in self.leaves if not leaf.path.startswith(f"{held.group.path}/")]
         for waiting in self.flushes.pop(name, ()):
             waiting.ok()
-        reply.ok()
+        try:
+            remove_tree(self.layout, held.group.path)
+        except OSError as error:  # what hangs in the kernel is no reason to take the other containers' parent away
+            advice: str | None = getattr(error, "advice", None)
+            reply.refuse(_fields("forget", error.errno, error.strerror or str(error), error.filename, advice))
+        else:
+            reply.ok()
 
 
 def _close(descriptors: list[int] | tuple[int | None, ...]) -> None:
@@ -528,8 +542,16 @@ def _oom(leaf: Leaf) -> bool:
     try:
         return leaf.oom_kills() > 0
     except OSError as error:  # somebody removed the cgroup: no reason to take the other containers' parent away
-        print(f"creche: whether the OOM killer struck in {leaf.path} is not known: {error}", file=sys.stderr)
+        complain(f"whether the OOM killer struck in {leaf.path} is not known: {error}")
         return False
+
+
+def _removed(leaf: Leaf) -> bool:
+    try:
+        return leaf.remove()
+    except OSError as error:  # as above
+        complain(f"the cgroup {leaf.path} cannot be removed: {error}")
+        return True
 
 
 def _fields(operation: str, number: int | None, message: str, path: str | None, advice: str | None) -> Message:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from runtime import syscalls
 from runtime.launch import logger
 from runtime.launch.connection import Connection
+from runtime.launch.failures import complain
 from runtime.launch.holding import Held
 from runtime.launch.messages import Message, ProtocolError, receive
 
@@ -39,7 +40,19 @@ class LogKeeper:
         return -1 if self._line is None else self._line.channel.fileno()
 
     def start(self, holding: Iterable[Held]) -> None:
-        """Clone a logger and tell it of every log."""
+        """Clone a logger and tell it of every log; where that cannot be, another try is due after a pause."""
+        try:
+            self._clone()
+            for held in holding:
+                self.add(held)
+        except OSError as error:  # no descriptors or no processes now: the pipes hold what is written meanwhile
+            complain(f"no logger can be started now: {error}")
+            if self._line is not None:
+                self._epoll.unregister(self._line.channel)
+                self.end()
+            self._postpone()
+
+    def _clone(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = syscalls.clone3(syscalls.CLONE_CLEAR_SIGHAND, exit_signal=signal.SIGCHLD)
         if pid == 0:
@@ -52,15 +65,19 @@ class LogKeeper:
                 syscalls.close_range(channel + 1)
                 code = logger.main(channel)
             except BaseException as error:  # noqa: BLE001 -- the last frame of a clone: there is no caller to raise to
-                os.write(2, f"creche: the logger died: {error!r}\n".encode())
+                complain(f"the logger died: {error!r}")
             os._exit(code)
         theirs.close()
-        self._pidfd = syscalls.pidfd_open(pid)
-        self._line = Connection(ours)
+        try:
+            self._pidfd = syscalls.pidfd_open(pid)
+        except OSError:
+            ours.close()
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self._line = Connection(ours, bounded=False)  # by the containers, and by the flushes that may wait
         self._born, self.due = time.monotonic(), None
         self._epoll.register(ours, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
-        for held in holding:
-            self.add(held)
 
     def add(self, held: Held) -> None:
         """Have a container's output written."""
@@ -103,6 +120,9 @@ class LogKeeper:
         assert self._line is not None
         self._epoll.unregister(self._line.channel)
         self.end()
+        self._postpone()
+
+    def _postpone(self) -> None:
         now = time.monotonic()
         if now - self._born > _SHORT_LIFE:
             self._pause = 0.0

@@ -20,7 +20,7 @@
       │                            │◀───────────────────────────────── its pidfd wakes │ dead
       │◀─────────── exited NAME RUN│ kept until the next create of NAME, or its forget
 
-Where nothing has to be waited for, both in one; pid 1 is on the memory of the launcher, which stands still until exec:
+Where nothing has to be waited for, both in one; pid 1 stays on the memory of the launcher, which stands still until then:
 
       │ run NAME RUN, plan ───────▶│ prepare, as above
       │                            │ clone3 ───────────────────────▶│ as above

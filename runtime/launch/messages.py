@@ -20,7 +20,7 @@
       │                            │◀───────────────────────────────── its pidfd wakes │ dead
       │◀─────────── exited NAME RUN│ kept until the next create of NAME, or its forget
 
-Where nothing has to be waited for, both in one; pid 1 stays on the memory of the launcher, which stands still until then:
+Where nothing is to be waited for, both in one; pid 1 stays on the memory of the launcher, which stands still:
 
       │ run NAME RUN, plan ───────▶│ prepare, as above
       │                            │ clone3 ───────────────────────▶│ as above

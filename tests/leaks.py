@@ -106,18 +106,23 @@ class Process:
 
 
 def processes() -> dict[int, Process]:
-    """All processes of the machine."""
+    """All processes of the machine but the kernel's own, which are most of them and nobody's test."""
     found: dict[int, Process] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with suppress(OSError):  # it ended meanwhile
-                found[int(entry)] = _process(int(entry))
+                stat = Path(f"/proc/{entry}/stat").read_text(errors="replace")
+                if not int(stat.rpartition(")")[2].split()[6]) & _KERNEL_THREAD:
+                    found[int(entry)] = _process(int(entry), stat)
     return found
 
 
-def _process(pid: int) -> Process:
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD in linux/sched.h, of the flags in proc_pid_stat(5)
+
+
+def _process(pid: int, stat: str) -> Process:
     place = Path("/proc", str(pid))
-    name, _, rest = place.joinpath("stat").read_text(errors="replace").rpartition(")")
+    name, _, rest = stat.rpartition(")")
     fields = rest.split()
     command = place.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     lines = place.joinpath("cgroup").read_text(errors="replace").splitlines()

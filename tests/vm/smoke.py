@@ -46,7 +46,7 @@ def test_the_machine_has_pure_v2() -> None:
     assert (layout.mode, layout.v1) == ("v2", ())
 
 
-def test_an_app_starts_is_limited_restarts_and_goes(creche: Creche) -> None:
+def test_an_app_starts_is_limited_frozen_restarted_and_goes(creche: Creche) -> None:
     root = busybox_root(creche.directory / "rootfs")
     text = f"""
 [containers.box]
@@ -61,6 +61,10 @@ limits = {{ memory = "64M", pids = 50, cpus = 0.5 }}
     assert said(limits / "memory.max") == str(64 * MIB)
     assert said(limits / "pids.max") == "50"
     assert said(limits / "cpu.max").split()[0] == "50000"
+    creche("pause", "box", timeout=60)
+    assert "frozen 1" in said(cgroup_of(first) / "cgroup.events")
+    creche("unpause", "box", timeout=60)
+    assert "frozen 0" in said(cgroup_of(first) / "cgroup.events")
     creche.sigkill(first)
     creche.wait_for("box", lambda seen: seen["state"] == "running" and seen["pid"] != first, timeout=60)
     assert creche.logs("box").splitlines() == [b"started", b"started"]
@@ -86,19 +90,6 @@ def test_the_next_run_is_not_born_killed(tmp_path: Path) -> None:
         assert launcher.exited("web", 1)[1] == 9
         launcher.run(2, "/bin/true")
         assert launcher.exited("web", 2) == (0, None, False)
-
-
-def test_a_container_is_frozen_and_goes_on(creche: Creche) -> None:
-    root = busybox_root(creche.directory / "rootfs")
-    text = f'[containers.box]\nrootfs = "{root}"\ncommand = ["sleep", "1000"]\n'
-    creche.up("frozen", text, timeout=110)
-    pid: int = creche.status("box")["pid"]
-    creche("pause", "box", timeout=60)
-    assert "frozen 1" in said(cgroup_of(pid) / "cgroup.events")
-    assert creche.status("box")["state"] == "paused"
-    creche("unpause", "box", timeout=60)
-    assert "frozen 0" in said(cgroup_of(pid) / "cgroup.events")
-    creche("down", timeout=110)
 
 
 class Oci:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from runtime.cgroups.group import Group
+from runtime.cgroups.group import Group, remove_tree
 from runtime.cgroups.hierarchy import CgroupError, Layout, MissingController
-from tests.kernel.runtime.confined import MIB, Asked, born, ended, removed
+from tests.kernel.runtime.confined import APP, MIB, Asked, born, ended, removed
 
 Make = Callable[[Mapping[str, Any]], Group]
 
@@ -245,3 +245,41 @@ def test_a_refused_update_leaves_what_runs(group: Make) -> None:
     os.kill(pid, signal.SIGTERM)
     assert ended(pid) == -signal.SIGTERM
     assert removed(leaf)
+
+
+def test_a_weight_of_block_io(layout: Layout, group: Make) -> None:
+    """In bfq's file or iocost's; where the kernel has neither, the error says what is needed."""
+    oci = {"blockIO": {"weight": 500}}
+    web = Group.at(layout, f"{APP}/weighted", oci)
+    place = layout.controllers["io" if "io" in layout.controllers else "blkio"]
+    assert place in web.places
+    try:
+        web.create(oci)
+    except CgroupError as error:
+        assert "weights need the bfq scheduler" in str(error)
+    else:
+        files = [Path(place.directory(web.path), name) for name in ("blkio.bfq.weight", "io.bfq.weight", "io.weight")]
+        said = next(file for file in files if file.exists()).read_text().splitlines()[0]
+        assert said.split()[-1] in ("500", "4950")
+    remove_tree(layout, APP)
+
+
+@pytest.mark.parametrize(
+    ("oci", "controller", "v1", "v2"),
+    [
+        ({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]}, "hugetlb", "2MB.limit_in_bytes", "2MB.max"),
+        ({"network": {"classID": 1_048_577}}, "net_cls", "classid", "classid"),
+        ({"network": {"priorities": [{"name": "lo", "priority": 5}]}}, "net_prio", "ifpriomap", "ifpriomap"),
+    ],
+)
+def test_a_limit_of_a_rare_controller(layout: Layout, oci: dict[str, Any], controller: str, v1: str, v2: str) -> None:
+    """It is set where the controller is, and else refused by its name."""
+    if controller not in layout.controllers:
+        with pytest.raises(MissingController, match=f"needs the cgroup controller '{controller}'"):
+            Group.at(layout, f"{APP}/rare", oci)
+        return
+    web = Group.at(layout, f"{APP}/rare", oci)
+    web.create(oci)
+    value = text(web, controller, f"{controller}.{v1}", f"{controller}.{v2}")
+    remove_tree(layout, APP)
+    assert value.splitlines()[0].split()[-1] in (str(4 * MIB), "1048577", "5")

@@ -13,26 +13,24 @@ import resource
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
 
 from runtime import syscalls
-from runtime.cgroups.group import Group, Leaf, remove_tree
+from runtime.cgroups.group import Leaf, remove_tree
 from runtime.cgroups.hierarchy import find
 from runtime.launch import birth, helper, inits
 from runtime.launch.connection import Connection, Reply
+from runtime.launch.doors import Doors
 from runtime.launch.execs import Execs
 from runtime.launch.failures import complain
-from runtime.launch.holding import Held, Run
+from runtime.launch.holding import Held, Run, make
 from runtime.launch.log_keeper import LogKeeper
-from runtime.launch.messages import VERSION, Message, Packet, ProtocolError, letter, receive
-from runtime.mounts import unmappable
+from runtime.launch.messages import VERSION, Message, Packet, ProtocolError, letter
 from runtime.operations import unpack
 from runtime.world import World
 
-_TURN = 64  # requests of one client in a row: then the others, and the dead, have their turn
 _MOST_FLUSHES = 1024  # that may wait for the logger at once
 _UNTIDY, _MESSY = 20, 200  # turns of the loop
 _QUIET = 0.2  # seconds
@@ -54,8 +52,6 @@ class Launcher:
         self.turns = 0  # since it was tidy
         self.held: dict[str, Held] = {}
         self.ports: dict[str, int] = {}
-        self.connections: dict[int, Connection] = {}
-        self.unread: set[Connection] = set()  # who said more than one turn's worth
         self.pidfds: dict[int, Held] = {}
         self.reports: dict[int, Held] = {}
         self.flushes: dict[str, list[Reply]] = {}
@@ -64,11 +60,9 @@ class Launcher:
         # Once: the interpreter remembers each name that an attribute was looked up by.
         names = [name for name in dir(self) if name.startswith("do_")]
         self.requests: dict[str, Request] = {name[3:].replace("_", "-"): getattr(self, name) for name in names}
-        self.spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.epoll = select.epoll()
-        self.listener = listener
-        self.epoll.register(listener, select.EPOLLIN)
-        self._welcome(controller)
+        self.doors = Doors(self.epoll, listener, self._answer, self._parted)
+        self.doors.welcome(controller)
         self.logs = LogKeeper(self.epoll)
         self.execs = Execs(self.epoll)
 
@@ -80,10 +74,8 @@ class Launcher:
             for descriptor, events in happened:
                 if self.ending:
                     break
-                if descriptor == self.listener.fileno():
-                    self._accept()
-                elif descriptor in self.connections:
-                    self._serve(self.connections[descriptor], events)
+                if descriptor in self.doors:
+                    self.doors.serve(descriptor, events)
                 elif descriptor in self.pidfds:
                     self._reap(self.pidfds[descriptor])
                 elif descriptor in self.reports:
@@ -92,15 +84,14 @@ class Launcher:
                     self.execs.serve(descriptor)
                 elif descriptor == self.logs.fileno():
                     self._hear_logger()
-            for connection in tuple(self.unread):
-                self._serve(connection, select.EPOLLIN)
+            self.doors.go_on()
             if self.logs.due is not None and self.logs.due <= time.monotonic() and not self.ending:
                 self._start_logger()
             self.leaves = [leaf for leaf in self.leaves if not _removed(leaf)]
 
     def _patience(self) -> float:
         """Return how many seconds to wait at most; -1 for ever."""
-        if self.unread:
+        if self.doors.unread:
             return 0
         if self.leaves:
             return _REMOVAL_PAUSE
@@ -122,61 +113,10 @@ class Launcher:
 
     # --- connections ---
 
-    def _accept(self) -> None:
-        try:
-            channel, _ = self.listener.accept()
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._turn_away()
-            return
-        _, uid, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if uid in (0, os.getuid()):
-            self._welcome(channel)
-        else:
-            channel.close()
-
-    def _turn_away(self) -> None:
-        """Use the spare descriptor for who would be waiting for ever; it may have left already."""
-        if self.spare >= 0:
-            os.close(self.spare)
-            self.spare = -1
-        with contextlib.suppress(OSError):
-            self.listener.accept()[0].close()
-        with contextlib.suppress(OSError):  # somebody else of this host was faster: the next turn tries again
-            self.spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-
-    def _welcome(self, channel: socket.socket) -> None:
-        self.connections[channel.fileno()] = Connection(channel)
-        self.epoll.register(channel, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
-
-    def _serve(self, connection: Connection, events: int) -> None:
-        connection.flush()
-        if not events & (select.EPOLLIN | select.EPOLLHUP):
-            return
-        self.unread.discard(connection)
-        for _ in range(_TURN):
-            try:
-                packet = receive(connection.channel)
-            except BlockingIOError:
-                return
-            except (OSError, ProtocolError):
-                packet = None
-            if packet is None:
-                self._part(connection)
-                return
-            self._answer(connection, packet)
-            if self.ending:
-                return
-        self.unread.add(connection)
-
-    def _part(self, connection: Connection) -> None:
-        self.unread.discard(connection)
-        self.epoll.unregister(connection.channel)
-        del self.connections[connection.channel.fileno()]
-        connection.close()
+    def _parted(self, connection: Connection) -> None:
         if connection.was_cut:
             self.turns = _MESSY
-        unused = not self.held and not self.connections  # its supervisor left before it had made anything
+        unused = not self.held and not self.doors.connections  # its supervisor left before it had made anything
         if unused or (connection.control and self.embedded):
             self._end()
 
@@ -200,11 +140,6 @@ class Launcher:
         finally:
             packet.close()
 
-    def _tell(self, event: Message) -> None:
-        for connection in self.connections.values():
-            if connection.control:
-                connection.send(event)
-
     # --- requests ---
 
     def do_hello(self, reply: Reply, message: Message, _: tuple[int, ...]) -> None:
@@ -212,7 +147,7 @@ class Launcher:
         if message["version"] != VERSION:
             raise ProtocolError(f"protocol {message['version']} meets a launcher of protocol {VERSION}")
         if message.get("control"):
-            for connection in self.connections.values():
+            for connection in self.doors.connections.values():
                 connection.control = False
             reply.connection.control = True
             self.embedded = bool(message.get("embedded"))
@@ -226,52 +161,13 @@ class Launcher:
         if held is not None:
             inner = helper.visit(held.namespaces)
         else:
-            held, inner = self._hold(name, message)
+            held, inner = make(self.layout, name, message, self.logs.add)
             self.held[name] = held
         try:
             mapped = held.namespaces.user is not None
             reply.ok({"warnings": held.warnings, "mapped": mapped}, (held.namespaces.net, inner))
         finally:
             os.close(inner)
-
-    def _hold(self, name: str, message: Message) -> tuple[Held, int]:
-        with contextlib.ExitStack() as undo:
-            group = Group.at(self.layout, message["cgroup"], message["resources"])
-            undo.callback(group.remove)
-            warnings = group.create(message["resources"])
-            userns: list[int] | None = message["userns"]
-            ends = undo.enter_context(contextlib.ExitStack())
-            namespaces, inner = self._namespaces(userns, ends)
-            blocked = None
-            if namespaces.user is not None:
-                blocked = unmappable(tuple(message.get("idmapped", ())), namespaces.user)
-            if blocked is not None:
-                if message.get("required"):
-                    raise OSError(errno.EINVAL, "cannot be idmapped, and a user namespace is required", blocked)
-                warnings.append(f"runs without a user namespace of its own: {blocked} cannot be idmapped")
-                ends.close()
-                userns = None
-                namespaces, inner = self._namespaces(None, ends)
-            pipes: list[int] = []
-            undo.callback(_close, pipes)
-            for _ in range(4):
-                pipes.extend(os.pipe2(os.O_CLOEXEC))
-            if userns:  # the container's root may hand it on to its user; nobody else could
-                for write in (pipes[1], pipes[5]):
-                    os.fchown(write, userns[0], userns[0])
-            held = Held(name, namespaces, group, tuple(pipes), message["log"])
-            held.warnings = warnings
-            self.logs.add(held)
-            ends.pop_all()
-            undo.pop_all()
-            return held, inner
-
-    @staticmethod
-    def _namespaces(userns: list[int] | None, undo: contextlib.ExitStack) -> tuple[helper.Namespaces, int]:
-        mappings = ((0, userns[0], userns[1]),) if userns else ()
-        namespaces, inner = helper.make(mappings, mappings, True)
-        undo.callback(_close, (namespaces.net, namespaces.user, inner))
-        return namespaces, inner
 
     def do_create(self, reply: Reply, message: Message, descriptors: tuple[int, ...]) -> None:
         """Bring a pid 1 to the point before exec; answered when it is there (or failed)."""
@@ -469,7 +365,7 @@ class Launcher:
         waiting = run.creator or run.starter
         if waiting:
             waiting.refuse(birth.failure_from(run.said).fields)
-        self._tell({"event": "exited", "name": held.name, "run": run.number, **run.exit})
+        self.doors.tell({"event": "exited", "name": held.name, "run": run.number, **run.exit})
         if run.exit["signal"] == signal.SIGKILL:
             held.thaw()  # on v2 the dead may have been paused, and its next run would be born so
         self.leaves.append(run.leaf)
@@ -478,7 +374,7 @@ class Launcher:
 
     def _end(self) -> None:
         """Kill and reap everything, remove the cgroups, stop the loop; raise CgroupError for what cannot be removed."""
-        self.ending = True
+        self.ending = self.doors.closed = True
         self.reports.clear()  # what epoll still has to say about them is over
         self.pidfds.clear()
         for held in self.held.values():
@@ -506,7 +402,7 @@ class Launcher:
             elif "error" in said and said.get("name") in self.forgets:  # it never had its log: nothing is to be drained
                 self._forget(said["name"])
             elif "added" not in said:
-                self._tell({"event": "logger", **said})
+                self.doors.tell({"event": "logger", **said})
 
     def _start_logger(self) -> None:
         """The logger died: the pipes are all here, the next one goes on where the files end."""
@@ -519,7 +415,7 @@ class Launcher:
 
     def _forget(self, name: str) -> None:
         held, reply = self.held.pop(name), self.forgets.pop(name)
-        _close((*held.pipes, held.namespaces.net, held.namespaces.user))
+        held.close()
         self.leaves = [leaf for leaf in self.leaves if not leaf.path.startswith(f"{held.group.path}/")]
         for waiting in self.flushes.pop(name, ()):
             waiting.ok()
@@ -530,12 +426,6 @@ class Launcher:
             reply.refuse(_fields("forget", error.errno, error.strerror or str(error), error.filename, advice))
         else:
             reply.ok()
-
-
-def _close(descriptors: list[int] | tuple[int | None, ...]) -> None:
-    for descriptor in descriptors:
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 def _oom(leaf: Leaf) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import resource
 import select
 import signal
 import time
@@ -208,3 +209,85 @@ def on_the_way(launcher: Launching) -> list[int]:
         if found:
             return found
     return []
+
+
+# The logger
+
+
+def test_a_logger_that_cannot_be_followed_now_is_followed_later(tmp_path: Path) -> None:
+    """There is no descriptor for it; the pipes hold what is written meanwhile."""
+    with Launching(tmp_path) as launcher:
+        launcher.hold()
+        launcher.run(1, "/bin/sh", "-c", "sleep 0.3; echo kept; sleep 1000")
+        former = resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, (1, former[1]))
+        os.kill(launcher.logger(), signal.SIGKILL)
+        assert eventually(lambda: "no logger can be started now" in launcher.log())
+        assert "creche-logger" not in launcher.children().values()
+        assert launcher.greet()["held"]["web"]["run"] == 1
+        resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, former)
+        assert eventually(lambda: "creche-logger" in launcher.children().values())
+        assert eventually(lambda: launcher.output() == b"kept\n")
+
+
+SLOW_LOGGER = """
+import time
+from runtime.launch import connection, logger
+connection.OWED_DESCRIPTORS = 12
+serve = logger.main
+def slow(channel):
+    time.sleep(1)
+    return serve(channel)
+logger.main = slow
+"""
+
+
+def test_a_logger_that_begins_slowly_is_told_of_every_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has not taken waits, six descriptors for each: no bound that a client has may cut this line."""
+    count = 320  # more than a socket holds
+    start_worse(monkeypatch, SLOW_LOGGER)
+    with Launching(tmp_path) as launcher:
+        names = [str(number) for number in range(count)]
+        for name in names:
+            launcher.hold(name)
+        first = launcher.logger()
+        os.kill(first, signal.SIGKILL)
+        assert eventually(lambda: first not in launcher.children())
+        launcher.run(1, "/bin/echo", "heard", name=names[-1])
+        launcher.exited(names[-1], 1)
+        assert launcher.output(names[-1]) == b"heard\n"
+        assert [name for name in launcher.children().values() if name == "creche-logger"] == ["creche-logger"]
+
+
+# What cannot be removed
+
+
+STUCK = """
+from runtime.launch import launcher
+remove, stuck = launcher.remove_tree, [True]
+def refusing(layout, path, *how):
+    if stuck and path.endswith("/stuck"):
+        stuck.clear()
+        raise launcher.CgroupError(16, "processes [7] did not die", path, "they hang in the kernel")
+    remove(layout, path, *how)
+launcher.remove_tree = refusing
+from runtime.cgroups.hierarchy import CgroupError
+launcher.CgroupError = CgroupError
+"""
+
+
+def test_a_cgroup_that_cannot_be_removed_is_told_and_takes_nobody_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_worse(monkeypatch, STUCK)
+    with Launching(tmp_path) as launcher:
+        launcher.hold("stuck")
+        launcher.hold("other")
+        pid = launcher.run(1, *SLEEP, name="other")
+        with pytest.raises(Refused, match="did not die") as caught:
+            launcher.ask("forget", name="stuck")
+        assert caught.value.fields["advice"] == "they hang in the kernel"
+        assert alive(pid)
+        assert list(launcher.greet()["held"]) == ["other"]

@@ -10,6 +10,7 @@ import pytest
 
 from runtime.launch import birth
 from runtime.launch.birth import Program, StartFailure, failure, failure_from
+from runtime.launch.failures import complain
 from runtime.launch.program import find_program
 from runtime.mounts import OpenTree
 from runtime.namespaces import Entered
@@ -132,7 +133,10 @@ def test_a_told_failure_arrives_whole() -> None:
     assert failure_from(said).fields == told.fields
 
 
-@pytest.mark.parametrize("said", [b"", b"created\n", b"{", b"[]", b"1", b"{}", b"\xff\n", b'{"operation": "cut'])
+SILENCE = [b"", b"created\n", b"{", b"[]", b"1", b"{}", b"\xff\n", b'{"operation": "cut', b'{"operation": "x"}']
+
+
+@pytest.mark.parametrize("said", SILENCE)
 def test_silence_is_a_failure_too(said: bytes) -> None:
     fields = failure_from(said).fields
     assert (fields["message"], fields["exit_code"]) == ("the process died before its program ran", 125)
@@ -174,3 +178,15 @@ def test_a_middle_that_was_killed_takes_nobody_with_it(monkeypatch: pytest.Monke
     with pytest.raises(StartFailure, match="was killed"):
         birth.deliver(birth.Birth((), program, World(None, 1, 2), Entered((), frozenset()), None, ()))
     assert killed == []
+
+
+def test_a_complaint_that_cannot_be_written_is_no_reason_to_end() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    former = os.dup(2)
+    try:
+        os.dup2(full, 2)
+        complain("nobody hears it")
+    finally:
+        os.dup2(former, 2)
+        os.close(former)
+        os.close(full)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.vm import machine
+from tests.vm import beside, machine
 
 TIMEOUT = 480.0
 """Seconds for all of it, on a machine whose two cores are busy otherwise; alone it takes less than half."""
@@ -70,11 +70,15 @@ def outcomes(report: bytes) -> dict[str, Outcome]:
     return found
 
 
+COMMAND = machine.pytest_command(
+    [*INSIDE, *(f"{path}::{name}" for path, names in CHOSEN.items() for name in names)],
+)
+
+
 @pytest.fixture(scope="module")
-def ran() -> machine.Results:
+def ran(machine_beside: beside.Started | None) -> machine.Results:
     """What one boot of the machine left."""
-    chosen = [f"{path}::{name}" for path, names in CHOSEN.items() for name in names]
-    return machine.run(machine.pytest_command([*INSIDE, *chosen]), timeout=TIMEOUT)
+    return machine.run(COMMAND, timeout=TIMEOUT) if machine_beside is None else machine_beside.wait()
 
 
 @pytest.fixture(scope="module")

@@ -180,22 +180,6 @@ def test_a_layer_that_is_an_overlay_over_the_same_upper_is_refused(way: str, wor
     assert caught.value.errno
 
 
-def test_the_kernel_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlay, "_detached", None)
-    answer = overlay.takes_detached_layers()
-    monkeypatch.setattr(overlay, "_of_descriptors", None)  # it would not be called twice
-    assert overlay.takes_detached_layers() is answer
-
-
-def test_a_kernel_that_refuses_detached_layers_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: object) -> int:
-        raise OSError(22, "Invalid argument")
-
-    monkeypatch.setattr(overlay, "_detached", None)
-    monkeypatch.setattr(overlay, "_of_descriptors", refused)
-    assert overlay.takes_detached_layers() is False
-
-
 def test_a_launcher_of_an_older_kernel_runs_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_BOOT", ATTACHED_BOOT)
     with Launching(tmp_path) as launcher:

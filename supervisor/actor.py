@@ -391,14 +391,14 @@ class Actor:
         self._alive = False
         await self._machine.publish(self.name, False)
         reason: Reason = "oom" if end.oom else "signal" if end.signal is not None else "exit"
-        since, now = self.record.started, self._machine.boottime()
+        since, now = self.record.started, self._ended(end)
         ran = 0.0 if since is None else max(0.0, now - since)
         story, self._story = told(end) + self._story, ""
         notes: list[Note] = []
         if end.oom:
             notes.append(Note("oom", f"{self.name} was out of memory and something in it was killed", "oom"))
         last_words = f'; its last line was "{end.last_lines[-1][:200]}"' if end.last_lines else ""
-        notes.append(Note("died", f"{self.name} died: it {story}{last_words}", reason))
+        notes.append(Note("died", f"{self.name} died: it {story}{last_words}", reason, at=self._wall_of(end)))
         return await self._follow_policy(Death(end.code, reason, ran), end, story, notes)
 
     async def _not_started(self, problem: StartError) -> Step:
@@ -410,11 +410,18 @@ class Actor:
         end = Exit(problem.exit_code, None)
         return await self._follow_policy(Death(end.code, "start-error", 0.0), end, story, [note])
 
+    def _ended(self, end: Exit) -> float:
+        """Return the boottime that a delay counts from: what was written down since has not delayed the next start."""
+        return self._machine.boottime() if end.at is None else end.at
+
+    def _wall_of(self, end: Exit) -> float:
+        return self._machine.wall() - (self._machine.boottime() - self._ended(end))
+
     async def _follow_policy(self, death: Death, end: Exit, story: str, notes: list[Note]) -> Step:
-        now = self._machine.boottime()
+        now = self._ended(end)
         changes: dict[str, Any] = {
             "exit_code": end.code, "exit_signal": end.signal, "oom_killed": end.oom, "last_reason": death.reason,
-            "finished_at": self._machine.wall(), "ready": False, "pid": None, "started": None,
+            "finished_at": self._wall_of(end), "ready": False, "pid": None, "started": None,
         }  # fmt: skip
         decision = decide(self.container.restart, death, self.record.history, now, self._draw())
         if isinstance(decision, Ended):

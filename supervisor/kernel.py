@@ -56,6 +56,7 @@ class _Run:
     userns: str = "host"
     phase: str = "created"  # created, running, exited
     raw: Message | None = None
+    ended: float | None = None
     over: trio.Event = attrs.field(factory=trio.Event)
 
 
@@ -240,7 +241,7 @@ class KernelMachine:
         return await self._notices_out.receive()
 
     def _over(self, run: _Run, raw: Message | None) -> None:
-        run.phase, run.raw = "exited", raw
+        run.phase, run.raw, run.ended = "exited", raw, self.boottime()
         run.over.set()
 
     async def _ask(self, name: str, operation: str, descriptors: tuple[int, ...] = (), **fields: Any) -> Packet:
@@ -516,13 +517,13 @@ class KernelMachine:
         lines = await in_thread(last_lines, str(self._log(name)), _LAST_LINES)
         raw = current.raw
         if raw is None:
-            return Exit(None, None, False, tuple(lines))
+            return Exit(None, None, False, tuple(lines), current.ended)
         code, signum = raw["code"], raw["signal"]
         if signum is not None:
             code = 128 + signum
         elif self._containers[name].init and code is not None and 128 < code <= 128 + 64:
             signum = code - 128  # an init shows its program's signal as a shell does
-        return Exit(code, signum, raw["oom"] and (signum == 9), tuple(lines))
+        return Exit(code, signum, raw["oom"] and (signum == 9), tuple(lines), current.ended)
 
     async def exec(self, name: str, process: Process) -> KernelSession:
         """Start one more process in the current run; its plan is made of the container's own config."""

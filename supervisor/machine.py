@@ -36,6 +36,8 @@ class Exit:
     """Something of this run was killed by the OOM killer."""
     last_lines: tuple[str, ...] = ()
     """The end of its output, for the story of its death."""
+    at: float | None = None
+    """When it was heard of, in boottime seconds: what a restart's delay counts from. None: when it is asked for."""
 
 
 @attrs.frozen

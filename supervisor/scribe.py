@@ -32,6 +32,8 @@ class Note:
     detail: str
     reason: Reason | None = None
     cause: int | None = None
+    at: float | None = None
+    """Seconds since the epoch, where that was before it is told."""
 
 
 @attrs.define
@@ -66,7 +68,9 @@ class Scribe:
             cause = note.cause if note.cause is not None or not events else events[-1].seq
             number = self._bus.reserve()
             events.append(
-                Event(number, self._wall(), self._app, container, note.event, note.reason, cause, note.detail)
+                Event(
+                    number, note.at or self._wall(), self._app, container, note.event, note.reason, cause, note.detail
+                )
             )
         entry = _Entry(record, events)
         self._queue.append(entry)

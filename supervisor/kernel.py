@@ -21,7 +21,7 @@ import trio
 
 from net.addresses import AddressesExhausted, SubnetTaken, SubnetUnfit
 from runtime import capabilities, seccomp
-from runtime.cgroups.group import Group, Leaf, remove_tree
+from runtime.cgroups.group import Group, Leaf, remove_tree, step_aside
 from runtime.cgroups.hierarchy import CgroupError, Layout, find
 from runtime.launch import client, messages
 from runtime.launch.messages import Message, Packet
@@ -128,6 +128,7 @@ class KernelMachine:
             while True:
                 if channel is None:
                     await in_thread(self._clear)
+                    await in_thread(lambda: step_aside(self._found_layout()))
                     channel = await in_thread(client.start, self._sockets, self._app, self._born)
                 self._connection = Connection(channel)
                 greeted = False

@@ -13,16 +13,16 @@ from supervisor.commands.command import Failure, Places, command
 from supervisor.commands.tables import show
 
 if TYPE_CHECKING:
+    from runtime.cgroups import delegation as delegation_of
     from runtime.cgroups.hierarchy import Layout
 
 Verdict = Literal["ok", "warn", "fail"]
-FLOOR = (6, 15)
+FLOOR = (5, 19)
 FEATURES = (
-    ((5, 7), "clone into a cgroup", "starts move processes by writing pids, which is slower"),
-    ((5, 14), "kill a whole cgroup", "what is left of a container is killed process by process"),
-    ((5, 19), "idmapped overlay", "layers cannot be mapped: `userns = 'auto'` goes without one"),
-    ((6, 8), "overlay layers one by one", "very long lists of layers do not fit into one mount option"),
-    ((6, 15), "overlay over detached mounts", "containers do not start: layers are given as descriptors"),
+    ((5, 19), "idmapped overlay", "containers with a user namespace of their own do not start"),
+    ((6, 3), "idmapped tmpfs", "layers and volumes on a tmpfs: `userns = 'auto'` runs with the host's ids"),
+    ((6, 15), "overlay over detached mounts", "a start attaches its layers in a child first, and takes longer"),
+    ((6, 15), "exit status after reaping", "after the launcher died, its containers' exit codes are unknown"),
 )  # fmt: skip
 
 
@@ -146,6 +146,11 @@ def cgroups(layout: "Layout") -> list[Check]:
     return checks
 
 
+def delegation(verdict: "delegation_of.Verdict") -> Check:
+    """Where groups go in a pure v2 hierarchy, and whether systemd or whoever is above lets controllers come down."""
+    return Check("cgroup delegation", "ok" if verdict.good else "warn", verdict.words, verdict.advice or "")
+
+
 def examine() -> list[Check]:
     """Look at this machine."""
     return [
@@ -162,10 +167,11 @@ def examine() -> list[Check]:
 
 
 def _cgroups() -> list[Check]:
-    from runtime.cgroups.hierarchy import CgroupError, find
+    from runtime.cgroups.hierarchy import CgroupError, find, standing
 
     try:
-        return cgroups(find())
+        layout = find()
+        return [*cgroups(layout), *([] if layout.v2 is None or layout.v1 else [delegation(standing(layout.v2))])]
     except CgroupError as error:
         return [Check("cgroups", "fail", str(error), "mount cgroup2 at /sys/fs/cgroup")]
 

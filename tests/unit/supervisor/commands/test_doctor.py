@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from runtime.cgroups.delegation import Verdict
 from supervisor.commands import doctor
 
 
@@ -16,7 +17,7 @@ def test_kernel_versions(release, version):
 
 @pytest.mark.parametrize(
     ("release", "verdict", "missing"),
-    [("5.10.1", "fail", 4), ("5.15.0", "fail", 3), ("6.1.0", "fail", 2), ("6.15.0", "ok", 0), ("6.18", "ok", 0)],
+    [("5.15.0", "fail", 4), ("5.19.1", "ok", 3), ("6.1.0", "ok", 3), ("6.15.0", "ok", 0), ("6.18", "ok", 0)],
 )
 def test_the_kernel_and_its_features(release, verdict, missing):
     floor, *features = doctor.kernel(release)
@@ -64,6 +65,15 @@ def test_cgroups_say_where_each_controller_is():
         "cgroup cpuset": "warn",
         "cgroup pids": "warn",
     }
+
+
+@pytest.mark.parametrize(
+    ("verdict", "judged"),
+    [(Verdict(True, "below /unit"), "ok"), (Verdict(False, "holds processes", "Delegate=yes"), "warn")],
+)
+def test_delegation_is_told(verdict, judged):
+    check = doctor.delegation(verdict)
+    assert (check.verdict, check.found, check.advice) == (judged, verdict.words, verdict.advice or "")
 
 
 def test_the_command_judges_by_its_exit_status(creche, monkeypatch):
